@@ -1,0 +1,1 @@
+"""zlay: an AT Protocol relay for free-threaded CPython."""

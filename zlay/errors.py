@@ -1,0 +1,81 @@
+"""Every exception of zlay, under one root.
+
+    ZlayError
+    ├── LocalFault            our own machine, settings or data are at fault; an operator can mend it
+    │   ├── ConfigError       a setting has a bad value (exit 2)
+    │   ├── StartError        a clear refusal to start: locked data directory, foreign store, GIL on (exit 1)
+    │   └── StateError        the database cannot do what was asked
+    │       └── StateUnavailable   ... just now: locked, full, gone; worth another try
+    └── RemoteFault           a peer is at fault or away; costs one request, never the process (R6)
+        ├── HttpFault         no usable answer to a request of ours
+        └── HostRefused       a host that may not be added (E15)
+
+A remote fault is never raised as a local one: what catches LocalFault may stop the program, what catches RemoteFault
+counts and goes on. Exceptions belong to the thread that raised them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "HostRefused",
+    "HttpFault",
+    "LocalFault",
+    "RemoteFault",
+    "StartError",
+    "StateError",
+    "StateUnavailable",
+    "ZlayError",
+]
+
+
+class ZlayError(Exception):
+    """Root of all."""
+
+    exit_code = 1
+
+
+class LocalFault(ZlayError):
+    """Something here is wrong."""
+
+
+class ConfigError(LocalFault):
+    """A setting has a value that cannot be used; the message names the setting."""
+
+    exit_code = 2
+
+
+class StartError(LocalFault):
+    """zlay refuses to start; the message says why and what to do."""
+
+
+class StateError(LocalFault):
+    """The database refused an operation."""
+
+
+class StateUnavailable(StateError):
+    """The database cannot answer just now; the same call may succeed later."""
+
+
+class RemoteFault(ZlayError):
+    """A peer did something wrong, or nothing at all."""
+
+
+class HttpFault(RemoteFault):
+    """A request of ours got no usable answer.
+
+    `kind` is one of zlay.net.http_client.FAULT_KINDS, fit for a metric label.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class HostRefused(RemoteFault):
+    """A host that may not be added. `error` is the XRPC error name, `status` the HTTP status that goes with it."""
+
+    def __init__(self, error: str, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.error = error
+        self.status = status

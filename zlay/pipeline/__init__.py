@@ -1,0 +1,1 @@
+"""Frame workers, verdicts, holds and sequencing, and the shapes they share with Python threads."""
