@@ -1,0 +1,1 @@
+"""Upstream: which hosts there are, how they are dialled, what their connections carry."""
