@@ -48,7 +48,8 @@ class AccountRow:
     data: bytes | None
     head: bytes | None
     last_seq: int
-    identity: Identity | None
+    identity: Identity | None  # resolved_us 0 = must be asked for again before use
+    desynchronized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class AccountDelta:
     head: bytes | None
     last_seq: int
     desynchronized: bool
+    identity_stale: bool = False  # an #identity has come and the document has not been asked for since
 
 
 @dataclass(frozen=True, slots=True)
