@@ -5,7 +5,7 @@ cdef enum MemTag:
     MEM_FRAME      # slab pool and, in the other FRAME_ALLOC modes, frames
     MEM_SCRATCH    # per-worker scratch
     MEM_HOST       # Host structs, progress slots, dedup sets
-    MEM_CONNECTION # reader state of one connection
+    MEM_CONNECTION  # reader state of one connection
     MEM_ACCOUNT    # account table
     MEM_QUEUE      # requests and inbox messages
     MEM_LOG        # log buffers, segment table

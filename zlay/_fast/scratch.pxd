@@ -17,4 +17,4 @@ cdef struct Scratch:
 cdef int scratch_init(Scratch *s, size_t limit) noexcept nogil          # 0, or -1 when out of memory
 cdef void scratch_free(Scratch *s) noexcept nogil
 cdef void scratch_reset(Scratch *s) noexcept nogil
-cdef void *scratch_alloc(Scratch *s, size_t n) noexcept nogil           # 16-byte aligned, not zeroed; NULL = over the limit
+cdef void *scratch_alloc(Scratch *s, size_t n) noexcept nogil           # 16-byte aligned, not zeroed; NULL = over limit

@@ -115,3 +115,12 @@ cdef enum Status:            # account status, upstream and local; also in the l
     S_INACTIVE               # active false without (known) status
     S_UNKNOWN
     S_COUNT
+
+cdef enum VerdictClass:      # label `verdict` of relay_events_total
+    V_PASS
+    V_DROP
+    V_HOLD
+    V_COUNT
+
+# One more frame (for holds: one more time a frame was put aside) with this verdict. Any thread; never blocks.
+cdef void count_verdict(int verdict_class, int reason) noexcept nogil
