@@ -1,7 +1,7 @@
 """Where the recorded and published data of others lies, and how to read it.
 
-Promises: every reader returns plain Python data and fails with `pytest.skip` and a clear reason where the folder is absent.
-Any thread may call. The folder is `$ZLAY_FIXTURES`, else `../shared/fixtures` beside the project.
+Promises: every reader returns plain Python data, and skips the test with a clear reason where the folder is absent. Any
+thread may call. The folder is `$ZLAY_FIXTURES`, else `../shared/fixtures` beside the project.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Child processes of the end-to-end tests that speak JSON lines.
 
 Promises: a child never outlives its context manager; every wait has a deadline; when something is late or the child has
-died, the error shows what it wrote to stderr. Assumes the child ends when its stdin does. One test thread drives a child;
-one reader thread of ours collects its lines under `_arrived`.
+died, the error shows what it wrote to stderr. Assumes the child ends when its stdin does. One test thread drives a
+child; one reader thread of ours collects its lines under `_arrived`.
 """
 
 from __future__ import annotations

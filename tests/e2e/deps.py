@@ -1,4 +1,7 @@
-"""Finds what scripts/test-deps has installed outside the tree; skips with a clear reason where it has not. Any thread."""
+"""Finds what scripts/test-deps has installed outside the tree; skips with a clear reason where it has not.
+
+Any thread may call.
+"""
 
 from __future__ import annotations
 

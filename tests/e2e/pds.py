@@ -1,7 +1,7 @@
 """A real PLC directory and real PDSes in one Node child, and third parties' consumers as children.
 
-Promises: everything runs on free ports of this machine and is gone when the context manager ends, files included. One test
-thread drives each object.
+Promises: everything runs on free ports of this machine and is gone when the context manager ends, files included. One
+test thread drives each object.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ def describe(message: Any, checker: Checker) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Subscribe and print until the parent closes stdin."""
     ws_url, plc_url, *rest = sys.argv[1:]
     checker = Checker(plc_url)
     params = {"cursor": int(rest[0])} if rest else None
@@ -92,7 +93,7 @@ def main() -> None:
         try:
             message = parse_subscribe_repos_message(frame)
             emit({"seq": seq, **describe(message, checker)})
-        except Exception as exc:  # every failure of a third party's parser is a finding
+        except Exception as exc:  # noqa: BLE001 - every failure of a third party's parser is a finding
             emit({"error": type(exc).__name__, "message": str(exc)[:500], "seq": seq})
         if seq is not None:
             client.update_params({"cursor": seq})
