@@ -1,6 +1,10 @@
-"""SHA-256 and the two curves (C3, C4). Contexts are made once at import and read-only; a KeyCache belongs to one worker thread."""
+"""SHA-256 and the two curves (C3, C4). What import makes is only read; a KeyCache belongs to one worker thread."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef enum:
+    DIGEST_SIZE = 32
+    SIGNATURE_SIZE = 64          # r || s, big-endian (C3)
 
 cdef enum KeyType:
     KEY_NONE
@@ -9,14 +13,25 @@ cdef enum KeyType:
 
 cdef struct SigningKey:
     uint8_t type                 # KeyType
-    uint8_t bytes[64]            # K-256: secp256k1_pubkey as parsed; P-256: X || Y
+    uint8_t bytes[64]            # K-256: secp256k1_pubkey as parsed; P-256: X || Y, proven to be on the curve
 
-cdef struct KeyCache:            # bounded cache of OpenSSL P-256 key objects; owned by one worker
-    void *impl
+cdef struct KeyCache:            # what OpenSSL needs to check P-256 signatures; owned by one worker
+    void *key                    # EC_KEY: holds the point `loaded`
+    void *sig                    # ECDSA_SIG: owns r and s
+    void *r                      # BIGNUM
+    void *s                      # BIGNUM
+    void *work                   # BN_CTX
+    uint8_t loaded[64]           # X || Y; zeroes = none yet
 
+# Any thread.
 cdef void sha256(const uint8_t *p, size_t n, uint8_t *out32) noexcept nogil
-cdef int key_parse(int key_type, const uint8_t *point, uint32_t n, SigningKey *out) noexcept nogil   # 33 or 65 bytes; 0 or -1
-cdef int key_cache_init(KeyCache *c, uint32_t capacity) noexcept nogil
+cdef void sha256_parts(const uint8_t **parts, const size_t *sizes, int count, uint8_t *out32) noexcept nogil
+# 33 or 65 bytes; 0, or -1 and a key of KEY_NONE
+cdef int key_parse(int key_type, const uint8_t *point, uint32_t n, SigningKey *out) noexcept nogil
+# One thread, the cache's own.
+cdef int key_cache_init(KeyCache *c) noexcept nogil      # 0, or -1 when out of memory
 cdef void key_cache_free(KeyCache *c) noexcept nogil
-# Reason: R_OK, R_SIG_FORM, R_SIG_HIGH_S, R_SIG_INVALID
-cdef int signature_verify(const SigningKey *key, const uint8_t *digest32, const uint8_t *sig, uint32_t sig_n, KeyCache *cache) noexcept nogil
+# Reason: R_OK, R_NO_KEY (the key is KEY_NONE), R_SIG_FORM, R_SIG_HIGH_S, R_SIG_INVALID
+cdef int signature_verify(
+    const SigningKey *key, const uint8_t *digest32, const uint8_t *sig, uint32_t sig_n, KeyCache *cache
+) noexcept nogil
