@@ -1,11 +1,15 @@
-"""A host's C side: credit, progress slots, counters. Made by Python when a host is registered, never freed while the process runs."""
+"""A host's C side: credit, progress slots, counters.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from zlay._fast.verdicts cimport R_COUNT
+Made by Python when a host is registered, never freed while the process runs.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
-    SLOTS_PER_CHUNK = 62         # a chunk fits 1.5 KiB
-    HOST_NAME_BYTES = 256        # DNS names end at 253
+    MAX_HOSTS = 65536            # bounds the host array; RELAY_MAX_HOSTS stays below
+    SLOTS_PER_CHUNK = 46         # a chunk fits 1.5 KiB
+    HOST_NAME_BYTES = 256        # DNS names end at 253, with :port at 259: longer ones are refused
+    BAD_RUN_LIMIT = 100          # frames in a row that cannot be decoded before the connection ends (design 14)
 
 cdef enum:
     SLOT_PENDING = 0             # no verdict yet
@@ -20,10 +24,16 @@ cdef struct Slot:                # one frame received from the host, in the orde
     uint64_t upstream_seq        # 0 = the frame had none; moves no cursor
     uint64_t verdict             # atomic: SLOT_PENDING, SLOT_DROPPED or the log seq
     uint64_t synced_at_arrival   # the log's synced_end when the frame arrived
+    uint32_t epoch               # the host's when the frame arrived: a slot of an earlier one moves no cursor
 
 cdef struct SlotChunk:
     SlotChunk *next              # atomic; written by the reader when it starts the next chunk
-    Slot slots[62]
+    Slot slots[46]
+
+cdef enum CreditOutcome:
+    CREDIT_OK
+    CREDIT_HOST_LIMIT            # the host's own bytes must come back first: wait on its credit word
+    CREDIT_POOL_LIMIT            # the pool is too full for this host: wait for the pool
 
 cdef struct Host:
     uint32_t id                  # row id in SQL, 1..; also in the log's index
@@ -33,34 +43,54 @@ cdef struct Host:
     char name[256]               # host name as in the registry (name or name:port)
     # credit (R5): bytes of partial, queued, held and not yet synced frames
     uint64_t credit_used         # atomic
-    uint64_t credit_limit
+    uint64_t credit_limit        # atomic
     uint32_t credit_word         # futex: the reader sleeps on it; bumped at release when someone waits
     uint32_t credit_waiting      # atomic flag
-    # progress: single producer (the host's current reader), single consumer (progress_collect)
-    SlotChunk *tail
-    uint32_t tail_used           # reader only
-    uint64_t pushed              # atomic: slots ever pushed
-    SlotChunk *head
+    # progress: single producer (the host's current reader), single consumer (host_collect)
+    SlotChunk *head              # atomic until the first chunk stands, then the collector's own
     uint32_t head_used           # collector only
     uint64_t popped              # collector only
-    SlotChunk *spare             # atomic one-deep recycling from collector to reader
-    uint64_t cursor              # atomic: highest upstream seq below which all have a verdict and are synced
+    SlotChunk *tail              # reader only
+    uint32_t tail_used           # reader only
+    uint64_t pushed              # atomic: slots ever pushed
+    SlotChunk *spare             # atomic: one chunk on its way from collector back to reader
+    uint64_t cursor              # atomic: highest upstream seq below which all have a verdict and are synced; 0 = none
     # what this process has received
-    uint64_t last_seq            # reader writes, atomic: last upstream seq received (reconnect cursor)
-    # dedup after a restart: sorted upstream seqs of this epoch already logged above the persisted cursor; built before dialling, read by workers
+    uint64_t last_seq            # atomic, reader writes: last upstream seq received (reconnect cursor); 0 = none
+    # dedup after a restart: sorted upstream seqs of this epoch already logged above the persisted cursor. Set before
+    # the host is dialled, read by workers, replaced never, so they need no lock.
     uint64_t *dedup
     uint32_t dedup_n
     uint32_t dedup_epoch
+    uint32_t bad_run             # atomic: frames in a row of bad encoding (workers count, readers end the connection)
     # counters (relaxed atomics)
     uint64_t frames
     uint64_t bytes
     uint64_t published
     uint64_t waited_us           # time the reader waited for credit or pool
+    uint64_t outdated            # #info OutdatedCursor received
     uint64_t by_reason[128]      # verdicts.Reason; R_COUNT < 128
 
+# NULL = out of memory, or MAX_HOSTS stand
 cdef Host *host_new(uint32_t id, const char *name, uint64_t credit_limit) noexcept nogil
-cdef bint host_take_credit(Host *h, uint64_t n) noexcept nogil             # False = over the limit (one frame always fits an idle host)
-cdef void host_give_credit(Host *h, uint64_t n) noexcept nogil             # any thread; wakes the reader when it waits
-cdef Slot *host_push_slot(Host *h, uint64_t upstream_seq, uint64_t synced_end) noexcept nogil   # reader thread only; NULL = no memory
-cdef uint64_t host_collect(Host *h, uint64_t synced_end, uint64_t *oldest_pending) noexcept nogil  # one collector thread: moves and returns cursor; oldest_pending = synced_at_arrival of the oldest slot left, or 2^64-1
+# NULL = no such host; any thread, no lock
+cdef Host *host_at(uint32_t index) noexcept nogil
+cdef uint32_t host_count() noexcept nogil
+# A CreditOutcome. `own` = bytes already charged for the same frame: a host with nothing else charged is bound by the
+# pool alone, so one frame always fits. The host's reader only.
+cdef int host_take_credit(Host *h, uint64_t n, uint64_t own) noexcept nogil
+# Any thread; wakes the reader when it waits
+cdef void host_give_credit(Host *h, uint64_t n) noexcept nogil
+# The reader announces that it will wait; tries again; waits (timeout 0 withdraws). A wait may end early.
+cdef uint32_t host_credit_ticket(Host *h) noexcept nogil
+cdef void host_credit_wait(Host *h, uint32_t ticket, uint32_t timeout_ms) noexcept nogil
+# Any thread: ends a wait (stop)
+cdef void host_interrupt(Host *h) noexcept nogil
+# The host's reader only; NULL = no memory
+cdef Slot *host_push_slot(Host *h, uint64_t upstream_seq, uint64_t synced_end) noexcept nogil
+# Verdict SLOT_DROPPED and the host's counter; slot may be NULL. Any thread.
+cdef void host_drop_slot(Host *h, Slot *slot, int reason) noexcept nogil
+# One collector thread: moves and returns the cursor; oldest_pending = synced_at_arrival of the oldest slot left,
+# or 2^64-1
+cdef uint64_t host_collect(Host *h, uint64_t synced_end, uint64_t *oldest_pending) noexcept nogil
 cdef bint host_is_duplicate(const Host *h, uint32_t epoch, uint64_t upstream_seq) noexcept nogil

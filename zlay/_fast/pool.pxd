@@ -8,7 +8,8 @@ cdef struct Frame:               # one complete message; owner = the thread or l
     uint8_t *data
     uint32_t n                   # bytes of the message
     uint32_t cap
-    uint32_t cost                # bytes charged to host's credit; given back by whoever ends the frame's life (drop: worker; pass: log writer at sync)
+    # Bytes charged to host's credit; given back by whoever ends the frame's life (drop: worker; pass: log writer at sync)
+    uint32_t cost
     uint32_t did_off             # from message_peek; 0 = none
     uint32_t did_n
     uint32_t epoch
@@ -20,9 +21,18 @@ cdef struct Frame:               # one complete message; owner = the thread or l
     uint64_t held_since_us       # CLOCK_MONOTONIC; 0 = never held
     uint8_t retried              # bit set: which refreshes this frame has already caused
     uint8_t size_class           # pool's own
+    uint32_t block               # pool's own
+    void *chain                  # pool's own (arena mode)
 
-cdef Frame *pool_take(uint32_t cap) noexcept nogil               # NULL = pool exhausted now: wait for credit word and try again
-cdef Frame *pool_grow(Frame *f, uint32_t cap) noexcept nogil     # moves the bytes; old frame is gone on success, untouched on NULL
+# All fields zero but data and cap; NULL = exhausted now: wait and try again
+cdef Frame *pool_take(uint32_t cap) noexcept nogil
+# Moves bytes and fields; the old frame is gone on success, untouched on NULL
+cdef Frame *pool_grow(Frame *f, uint32_t cap) noexcept nogil
 cdef void pool_give(Frame *f) noexcept nogil
+# Bytes a frame of that capacity takes out of the pool: what is charged as credit
+cdef uint32_t pool_cost(uint32_t cap) noexcept nogil
 cdef uint64_t pool_used_bytes() noexcept nogil
 cdef uint64_t pool_total_bytes() noexcept nogil
+# Announces a wait for room; then try again; then wait (timeout 0 withdraws). A wait may end early.
+cdef uint32_t pool_ticket() noexcept nogil
+cdef void pool_wait(uint32_t ticket, uint32_t timeout_ms) noexcept nogil
