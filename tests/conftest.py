@@ -1,0 +1,113 @@
+"""What every test run has: no silent skips in CI, a note of the running test for the case that it crashes, the GIL off.
+
+Data of others: `tests/fixtures.py`. One pytest process, tests one after the other in its main thread.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import fixtures
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
+
+NO_SKIP = os.environ.get("ZLAY_NO_SKIP", "0") == "1"
+RUNNING_TEST = os.environ.get("ZLAY_RUNNING_TEST", "")
+
+
+@pytest.fixture
+def fixtures_dir() -> Path:
+    """The folder of recorded and published data; skips the test where there is none."""
+    return fixtures.folder()
+
+
+# ---- a skipped test is a failure (ZLAY_NO_SKIP=1) -----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Skips:
+    """Skips seen in this run; `allowed` maps patterns of test ids to reasons."""
+
+    allowed: dict[str, str]
+    seen: list[str] = field(default_factory=list)
+
+    def judge(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        """Note a skip that is allowed; turn any other into a failure."""
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        for pattern, reason in self.allowed.items():
+            if fnmatch.fnmatchcase(report.nodeid, pattern):
+                self.seen.append(f"{report.nodeid}: {reason}")
+                return
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{why}\nZLAY_NO_SKIP=1: only what {ALLOWED_SKIPS.name} lists may be skipped."
+
+
+def _read_allowed_skips(text: str) -> dict[str, str]:
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for line in lines:
+        if len(line) != 2:
+            raise pytest.UsageError(f"{ALLOWED_SKIPS}: no reason given for {line[0]}")
+    return dict(lines)
+
+
+_skips = _Skips(_read_allowed_skips(ALLOWED_SKIPS.read_text(encoding="utf-8")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Judge the skip of one test."""
+    report = yield
+    if NO_SKIP:
+        _skips.judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Judge the skip of a whole module."""
+    report = yield
+    if NO_SKIP:
+        _skips.judge(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print every allowed skip with its reason."""
+    if _skips.seen:
+        terminalreporter.section("allowed skips")
+        for line in _skips.seen:
+            terminalreporter.line(line)
+
+
+# ---- a crash has a name ---------------------------------------------------------------------------------------------
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Leave the running test's name where scripts/test finds it after a crash."""
+    if RUNNING_TEST:
+        Path(RUNNING_TEST).write_text(nodeid, encoding="utf-8")
+
+
+# ---- the GIL stays off ----------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if anything that was imported turned the GIL on (R10)."""
+    if RUNNING_TEST:
+        Path(RUNNING_TEST).unlink(missing_ok=True)
+    if sys._is_gil_enabled():
+        sys.stderr.write("\nthe GIL is on: a test or a package it imported turned it on\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,92 @@
+"""tests/conftest.py: what ZLAY_NO_SKIP=1 makes of skipped tests, and the name a crash leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fixtures import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CASES = {
+    "test_passes.py": "def test_it(): pass",
+    "test_skips.py": "import pytest\ndef test_it(): pytest.skip('no reason')",
+    "test_marked.py": "import pytest\n@pytest.mark.skip(reason='no reason')\ndef test_it(): pass",
+    "test_module.py": "import pytest\npytest.skip('no reason', allow_module_level=True)\n",
+    "test_allowed.py": "import pytest\ndef test_it(): pytest.skip('a reason')",
+    "test_crashes.py": "import os\ndef test_it(): os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with zlay's conftest and the cases above."""
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    for name in ("__init__.py", "conftest.py", "fixtures.py"):
+        shutil.copy(ROOT / "tests" / name, tests)
+    (tests / "allowed-skips.txt").write_text("# comment\ntests/test_allowed.py::* its reason\n", encoding="utf-8")
+    for name, text in CASES.items():
+        (tests / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def run(project: Path, case: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on one case, with no more of zlay's and pytest's environment than `environment`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ZLAY_", "PYTEST_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/{case}"],
+        cwd=project,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("case", ["test_skips.py", "test_marked.py", "test_module.py"])
+def test_a_skip_fails_in_ci_only(project: Path, case: str) -> None:
+    """A skipped test or module is a failure with ZLAY_NO_SKIP=1, and none without."""
+    assert "1 skipped" in run(project, case).stdout
+    strict = run(project, case, ZLAY_NO_SKIP="1")
+    assert strict.returncode != 0
+    assert "only what allowed-skips.txt lists" in strict.stdout
+
+
+def test_a_listed_skip_passes_and_is_printed(project: Path) -> None:
+    """A skip that the list names passes in CI and is printed with its reason."""
+    strict = run(project, "test_allowed.py", ZLAY_NO_SKIP="1")
+    assert strict.returncode == 0
+    assert "tests/test_allowed.py::test_it: its reason" in strict.stdout
+
+
+def test_a_reason_is_required(project: Path) -> None:
+    """An entry of the list without a reason stops the run."""
+    (project / "tests" / "allowed-skips.txt").write_text("tests/test_allowed.py::*\n", encoding="utf-8")
+    result = run(project, "test_allowed.py", ZLAY_NO_SKIP="1")
+    assert result.returncode != 0
+    assert "no reason given" in result.stdout + result.stderr
+
+
+def test_a_crash_leaves_the_name_of_its_test(project: Path) -> None:
+    """When the process dies, the file ZLAY_RUNNING_TEST names the test; after an orderly end it is gone."""
+    note = project / "running"
+    crashed = run(project, "test_crashes.py", ZLAY_RUNNING_TEST=str(note))
+    assert crashed.returncode == -signal.SIGKILL
+    assert note.read_text(encoding="utf-8") == "tests/test_crashes.py::test_it"
+    assert run(project, "test_passes.py", ZLAY_RUNNING_TEST=str(note)).returncode == 0
+    assert not note.exists()
+
+
+def test_the_gil_turned_on_fails_the_run(project: Path) -> None:
+    """A run that passes but ends with the GIL on has failed (R10)."""
+    assert run(project, "test_passes.py", PYTHON_GIL="1").returncode != 0
+    assert run(project, "test_passes.py").returncode == 0
