@@ -1,0 +1,90 @@
+"""The account table of one worker: what it knows of each DID it has lately seen (design 6).
+
+A table belongs to one worker thread; nobody else reads it but for its counters, which are torn-free.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from zlay._fast.crypto cimport SigningKey
+
+cdef enum AccountFlag:
+    A_LOADED = 1           # what SQL holds of the account is here
+    A_LOADING = 2          # asked of the loader, not answered yet
+    A_RESOLVING = 4        # asked of the resolvers, not answered yet
+    A_STALE = 8            # an #identity was passed: the key is not used again until it is refreshed
+    A_ASKING_STATUS = 16   # asked of the PDS, not answered yet
+    A_DIRTY = 32           # on the dirty list: changed since the applier last collected
+    A_DESYNCHRONIZED = 64  # a chain break not healed yet
+    A_RESYNCING = 128      # asked of the resync worker, not answered yet
+    A_KNOWN = 256          # an account of ours: has a row in SQL, or will have one
+
+cdef enum IdentityState:   # what the directory said last
+    ID_UNKNOWN
+    ID_OK
+    ID_NOT_FOUND
+    ID_TOMBSTONED
+    ID_NO_KEY
+    ID_NO_PDS
+
+cdef struct Hold           # worker.pxd
+
+cdef struct Account:       # 160 bytes; lives in Table.entries, found by index, never moved
+    uint64_t hash          # keyed DID hash; 0 = free entry
+    uint64_t rev           # TID as a number; 0 = no repository state known
+    uint64_t last_seq      # log seq of the newest event that changed it: pinned while above the applied seq
+    Hold *hold             # frames waiting; NULL = none. Owned by the worker
+    uint8_t did[16]        # did:plc packed in 15 bytes; else a zl_malloc'd string, owned by the entry
+    uint8_t data[32]       # digest of the MST root
+    uint8_t head[32]       # digest of the commit
+    uint32_t host_id       # host that the DID document names, when registered; 0 = none
+    uint32_t identity_s    # unix seconds of the last conclusive answer
+    uint32_t recheck_s     # until then replicas may lag: a failed signature is asked again (design 5)
+    uint32_t status_s      # unix seconds when the PDS was last asked for the account's status
+    uint32_t lru_newer
+    uint32_t lru_older
+    uint32_t chain         # next entry of the same bucket
+    uint32_t dirty_next
+    uint32_t key_slot      # 0 = no parsed key here
+    uint16_t flags
+    uint8_t upstream_status
+    uint8_t local_status
+    uint8_t identity       # IdentityState
+    uint16_t did_n         # 0 = packed did:plc; else length of the string
+
+cdef struct KeySlot:
+    SigningKey key
+    uint32_t owner         # entry; 0 = free
+    uint32_t used          # second chance of the clock
+
+cdef struct Table:
+    Account *entries       # 1..capacity; 0 is "none"
+    uint32_t *buckets
+    KeySlot *keys          # 1..key_capacity
+    uint32_t capacity
+    uint32_t mask
+    uint32_t free_head     # entries once used and evicted, linked by chain
+    uint32_t fresh         # entries never used begin here
+    uint32_t lru_newest
+    uint32_t lru_oldest
+    uint32_t dirty_head
+    uint32_t key_capacity
+    uint32_t key_fresh
+    uint32_t key_hand
+    uint64_t live          # read by scrapes
+    uint64_t keys_live
+    uint64_t dirty
+    uint64_t evictions
+    uint64_t key_evictions
+
+cdef enum:
+    MAX_DID = 261          # "did:web:" + a DNS name of 253 (G1)
+
+cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept nogil
+cdef void table_free(Table *t) noexcept nogil
+cdef Account *account_find(Table *t, uint64_t hash, const uint8_t *did, uint32_t n) noexcept nogil
+cdef Account *account_insert(Table *t, uint64_t hash, const uint8_t *did, uint32_t n, uint64_t applied_seq) noexcept nogil
+cdef uint32_t account_did(const Account *a, uint8_t *out) noexcept nogil
+cdef void account_touch_dirty(Table *t, Account *a) noexcept nogil
+cdef Account *account_pop_dirty(Table *t) noexcept nogil
+cdef int account_set_key(Table *t, Account *a, const SigningKey *key) noexcept nogil
+cdef const SigningKey *account_key(Table *t, Account *a) noexcept nogil

@@ -1,0 +1,577 @@
+# distutils: libraries = pthread
+"""The loop of a frame worker, and what it does with a frame once judged: log it, drop it, or hold it.
+
+Promises: frames of one DID leave in the order they came (R4); nothing leaves that `judge` has not passed; a frame that
+waits for an account or a key waits inside its host's credit (R5) and the worker goes on with others; every frame ends
+in exactly one of: logged, dropped with a reason, let go at shutdown with its host's cursor below it.
+Assumes: one thread per Worker, which alone touches its table, holds and scratch; answers come by messages.
+No Python, no allocation per frame: holds and scratch are reused, messages come with answers only.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcmp, memcpy, memset
+
+from zlay._fast.accounts cimport (
+    A_ASKING_STATUS, A_DESYNCHRONIZED, A_KNOWN, A_LOADED, A_LOADING, A_RESOLVING, A_RESYNCING, A_STALE, ID_OK,
+    ID_UNKNOWN, Account, account_did, account_find, account_insert, account_key, account_pop_dirty, account_set_key,
+    account_touch_dirty, table_free, table_init,
+)
+from zlay._fast.crypto cimport KEY_NONE, key_cache_free, key_cache_init
+from zlay._fast.host cimport SLOT_DROPPED, host_drop_slot, host_give_credit
+from zlay._fast.includes.atomics cimport (
+    zl_add32, zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us,
+    zl_store32, zl_store64, zl_sub64,
+)
+from zlay._fast.includes.threads cimport zl_thread_start
+from zlay._fast.judge cimport Judgement, judge_event, judge_message
+from zlay._fast.log cimport LogEvent, log_append
+from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc, zl_realloc
+from zlay._fast.pool cimport Frame, pool_give
+from zlay._fast.queue cimport Node, inlet, inlet_take, inlet_wait
+from zlay._fast.requests cimport (
+    REQUEST_LOAD, REQUEST_RECHECK, REQUEST_REFRESH, REQUEST_RESOLVE, REQUEST_RESYNC, REQUEST_STATUS, request_put,
+)
+from zlay._fast.scratch cimport scratch_free, scratch_init, scratch_reset
+from zlay._fast.verdicts cimport (
+    K_COMMIT, K_SYNC, R_HOLD_ACCOUNT, R_HOLD_BEHIND, R_HOLD_EXPIRED, R_HOLD_IDENTITY, R_HOLD_STATUS, R_OK,
+    R_SHUTDOWN, S_ACTIVE, V_DROP, V_HOLD, V_PASS, count_verdict,
+)
+
+cdef enum:
+    STACK_BYTES = 1 << 20         # the tree code's recursion is limited to MST depth; far below this
+    SCRATCH_BYTES = 48 << 20      # most that one frame of 5 MB may take for indexes and re-encoded nodes
+    KEY_OBJECTS = 4096            # OpenSSL P-256 objects kept per worker, about 2 KiB each
+    BATCH = 64                    # frames between two looks at the inbox
+    TICK_MS = 100                 # holds are looked at this often
+    STALL_MS = 10                 # between two looks for room in the account table
+    RETRY_US = 1000000            # an unanswered question is put again after this
+    RECHECK_S = 6                 # replicas of the directory may lag this long behind an #identity (design 5)
+
+
+# Set before the workers start, or atomically later.
+cdef uint64_t _hold_us = 30000000
+cdef uint64_t _applied = 0        # atomic: events up to here are in SQL
+cdef uint32_t _directory_down = 0 # atomic flags: the hold clock stands still
+cdef uint32_t _store_down = 0
+cdef uint32_t _clock_wrong = 0    # atomic flag: our own clock is off, nothing is judged
+
+
+cdef void set_hold_time(uint64_t hold_us) noexcept nogil:
+    """Before the workers start."""
+    global _hold_us
+    _hold_us = hold_us
+
+
+cdef void set_down(bint directory, bint store, bint clock) noexcept nogil:
+    """Any thread."""
+    zl_store32(&_directory_down, directory)
+    zl_store32(&_store_down, store)
+    zl_store32(&_clock_wrong, clock)
+
+
+cdef void set_applied(uint64_t seq) noexcept nogil:
+    """Any thread: events up to `seq` are in SQL, their accounts may be evicted."""
+    zl_store64(&_applied, seq)
+
+
+cdef uint64_t applied() noexcept nogil:
+    return zl_load64(&_applied)
+
+
+# --- the ends of a frame ---
+
+cdef void _drop(Worker *w, Frame *f, int reason) noexcept nogil:
+    """Counts it for the host and in all, moves the host's cursor on, gives credit and slab back."""
+    count_verdict(V_DROP, reason)
+    host_drop_slot(f.host, f.slot, reason)
+    host_give_credit(f.host, f.cost)
+    pool_give(f)
+
+
+cdef void _let_go(Frame *f) noexcept nogil:
+    """At shutdown: no verdict, so the host's cursor stays below and it comes again."""
+    host_give_credit(f.host, f.cost)
+    pool_give(f)
+
+
+cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
+    """Gives the event its place in the log; the account takes what it says."""
+    cdef LogEvent e
+    cdef Account *a = j.account
+    cdef uint64_t seq
+    memset(&e, 0, sizeof(e))
+    e.data = f.data
+    e.n = f.n
+    e.seq_off = j.message.seq_off
+    e.seq_len = j.message.seq_len
+    e.kind = j.message.kind
+    e.upstream_status = j.upstream_status
+    e.effective_status = a.local_status if a.local_status != S_ACTIVE else j.upstream_status
+    e.host_id = f.host.id
+    e.host_epoch = f.epoch
+    e.upstream_seq = f.upstream_seq
+    e.recv_us = f.recv_us
+    e.did_hash = f.did_hash
+    e.host = f.host
+    e.cost = f.cost
+    seq = log_append(&e)
+    if seq == 0:                  # closed: shutdown
+        _let_go(f)
+        return
+    zl_store64(&f.slot.verdict, seq)
+    zl_add64_relaxed(&f.host.published, 1)
+    count_verdict(V_PASS, R_OK)
+    a.upstream_status = j.upstream_status
+    if j.message.kind == K_COMMIT or j.message.kind == K_SYNC:
+        a.rev = j.message.rev
+        memcpy(a.data, j.commit.data + 4, 32)
+        memcpy(a.head, j.commit.cid + 4, 32)
+        zl_bump64(&w.inversions, j.message.n_ops)
+    a.last_seq = seq
+    a.flags |= A_KNOWN
+    account_touch_dirty(&w.table, a)
+    if j.chain_break:
+        zl_bump64(&w.chain_breaks, 1)
+        _desynchronize(w, a)
+    if j.renew:
+        _ask(w, a, REQUEST_REFRESH, A_RESOLVING)
+    if j.refresh_after:
+        a.flags |= A_STALE
+        a.recheck_s = <uint32_t>(w.now_us // 1000000) + RECHECK_S
+        _ask(w, a, REQUEST_REFRESH, A_RESOLVING)
+        _ask(w, a, REQUEST_RECHECK, 0)
+    pool_give(f)                  # its credit comes back when the event is synced
+
+
+# --- asking ---
+
+cdef void _ask(Worker *w, Account *a, int kind, int flag) noexcept nogil:
+    """Puts a question to a Python thread, unless the same one is open."""
+    cdef uint8_t did[261]
+    cdef uint32_t n
+    if flag and a.flags & flag:
+        return
+    n = account_did(a, did)
+    if request_put(kind, did, n, a.host_id) == 0:
+        a.flags |= <uint16_t>flag
+        if kind == REQUEST_REFRESH:
+            zl_bump64(&w.refreshes, 1)
+
+
+cdef void _desynchronize(Worker *w, Account *a) noexcept nogil:
+    a.flags |= A_DESYNCHRONIZED
+    account_touch_dirty(&w.table, a)
+    _ask(w, a, REQUEST_RESYNC, A_RESYNCING)
+
+
+cdef void _ask_for(Worker *w, Account *a, int reason, bint force) noexcept nogil:
+    """The question that a hold's reason calls for."""
+    if reason == R_HOLD_ACCOUNT:
+        _ask(w, a, REQUEST_LOAD, A_LOADING)
+    elif reason == R_HOLD_IDENTITY:
+        _ask(w, a, REQUEST_REFRESH if force or a.flags & A_STALE else REQUEST_RESOLVE, A_RESOLVING)
+    elif reason == R_HOLD_STATUS:
+        _ask(w, a, REQUEST_STATUS, A_ASKING_STATUS)
+
+
+# --- holds ---
+
+cdef void _append_held(Worker *w, Hold *h, Frame *f) noexcept nogil:
+    f.next = NULL
+    if f.held_since_us == 0:
+        f.held_since_us = w.hold_clock_us
+    if h.last != NULL:
+        h.last.next = f
+    else:
+        h.first = f
+    h.last = f
+    zl_bump64(&w.held, 1)
+    zl_bump64(&w.held_bytes, f.cost)
+
+
+cdef void _hold(Worker *w, Account *a, Frame *f, int reason, bint force, bint wait) noexcept nogil:
+    """Puts the frame behind what its account already waits with, or begins a hold; asks what has to be asked.
+
+    `force` asks the directory itself; `wait` asks nothing now: the frame runs again after RETRY_US.
+    """
+    cdef Hold *h = a.hold
+    if h == NULL:
+        h = w.spare_holds
+        if h != NULL:
+            w.spare_holds = h.newer
+        else:
+            h = <Hold *>zl_malloc(MEM_QUEUE, sizeof(Hold))
+            if h == NULL:         # no memory to wait with: the event comes again, its host's cursor stays below
+                _let_go(f)
+                return
+        memset(h, 0, sizeof(Hold))
+        h.account = a
+        h.older = w.newest_hold
+        if w.newest_hold != NULL:
+            w.newest_hold.newer = h
+        else:
+            w.oldest_hold = h
+        w.newest_hold = h
+        a.hold = h
+    if f.held_since_us == 0:
+        count_verdict(V_HOLD, reason)
+    _append_held(w, h, f)
+    if reason != R_HOLD_BEHIND:
+        h.retry_us = w.hold_clock_us + RETRY_US
+        if not wait:
+            _ask_for(w, a, reason, force)
+
+
+cdef Frame *_end_hold(Worker *w, Hold *h) noexcept nogil:
+    """Takes the hold off its account and off the list; its frames, oldest first, are the caller's."""
+    cdef Frame *frames = h.first
+    if h.older != NULL:
+        h.older.newer = h.newer
+    else:
+        w.oldest_hold = h.newer
+    if h.newer != NULL:
+        h.newer.older = h.older
+    else:
+        w.newest_hold = h.older
+    h.account.hold = NULL
+    h.newer = w.spare_holds
+    w.spare_holds = h
+    return frames
+
+
+cdef Frame *_next_held(Worker *w, Frame **frames) noexcept nogil:
+    cdef Frame *f = frames[0]
+    frames[0] = f.next
+    f.next = NULL
+    zl_bump64(&w.held, <uint64_t>-1)
+    zl_bump64(&w.held_bytes, -<uint64_t>f.cost)
+    return f
+
+
+cdef void _resume(Worker *w, Account *a) noexcept nogil:
+    """Runs what the account waits with again, in order; what must wait on begins a new hold, the rest goes behind it."""
+    cdef Frame *frames
+    if a.hold == NULL:
+        return
+    frames = _end_hold(w, a.hold)
+    while frames != NULL:
+        _run(w, _next_held(w, &frames))
+
+
+cdef void _expire(Worker *w, Hold *h) noexcept nogil:
+    """Drops the frames that have waited too long; what is younger runs again."""
+    cdef Account *a = h.account
+    cdef Frame *frames = _end_hold(w, h)
+    cdef Frame *f
+    cdef bint dropped = False
+    while frames != NULL and w.hold_clock_us - frames.held_since_us > _hold_us:
+        f = _next_held(w, &frames)
+        _drop(w, f, R_HOLD_EXPIRED)
+        dropped = True
+    if dropped and a.flags & A_KNOWN:
+        _desynchronize(w, a)
+    while frames != NULL:
+        _run(w, _next_held(w, &frames))
+
+
+cdef void _tick(Worker *w) noexcept nogil:
+    """Moves the hold clock, lets old holds expire, puts unanswered questions again."""
+    cdef uint64_t now = zl_monotonic_us()
+    cdef Hold *h
+    cdef Hold *after
+    cdef Hold *last = w.newest_hold
+    cdef Account *a
+    if not (zl_load32(&_directory_down) or zl_load32(&_store_down) or zl_load32(&_clock_wrong)):
+        w.hold_clock_us += now - w.ticked_us
+    w.ticked_us = now
+    h = w.oldest_hold
+    while h != NULL:
+        after = h.newer if h != last else NULL    # holds begun by this very walk wait for the next one
+        a = h.account
+        if w.hold_clock_us - h.first.held_since_us > _hold_us:
+            _expire(w, h)
+        elif w.hold_clock_us >= h.retry_us and not a.flags & (A_LOADING | A_RESOLVING | A_ASKING_STATUS):
+            _resume(w, a)
+        h = after
+
+
+# --- one frame ---
+
+cdef Account *_account(Worker *w, Frame *f, bint *stalled) noexcept nogil:
+    """The account's entry, made when it is not there; NULL only at shutdown.
+
+    When every entry is pinned (the database is behind) the worker waits here for the applier: holding the frame would
+    not help, since a hold pins more. Messages are answered meanwhile, which uses the scratch: `stalled` says so.
+    """
+    cdef const uint8_t *did = f.data + f.did_off
+    cdef Account *a = account_find(&w.table, f.did_hash, did, f.did_n)
+    while a == NULL:
+        a = account_insert(&w.table, f.did_hash, did, f.did_n, zl_load64(&_applied))
+        if a == NULL:
+            if zl_load32(&w.stopping):
+                return NULL
+            stalled[0] = True
+            zl_bump64(&w.stalls, 1)
+            inlet_wait(w.inlet, STALL_MS)
+            _messages(w)
+            a = account_find(&w.table, f.did_hash, did, f.did_n)
+    return a
+
+
+cdef int _judge(Worker *w, Frame *f, Account *a, Judgement *j) noexcept nogil:
+    """A Reason; j says what goes with it. `a` is the account's entry when the caller knows it."""
+    cdef bint stalled = False
+    cdef int reason
+    scratch_reset(&w.scratch)
+    memset(j, 0, sizeof(Judgement))
+    reason = judge_message(&w.scratch, f, j)
+    if reason != R_OK:
+        return reason
+    j.account = a if a != NULL else _account(w, f, &stalled)
+    if j.account == NULL:
+        return R_SHUTDOWN
+    if stalled:                   # the scratch was used in between
+        a = j.account
+        scratch_reset(&w.scratch)
+        memset(j, 0, sizeof(Judgement))
+        judge_message(&w.scratch, f, j)
+        j.account = a
+    return judge_event(&w.table, &w.scratch, &w.keys, f, w.now_us, j)
+
+
+cdef void _run(Worker *w, Frame *f) noexcept nogil:
+    """Judges one frame and does what the verdict says. The frame ends here, or goes to a hold."""
+    cdef Judgement j
+    cdef Account *a = NULL
+    cdef int reason
+    if f.did_off != 0:
+        a = account_find(&w.table, f.did_hash, f.data + f.did_off, f.did_n)
+        if a != NULL and a.hold != NULL:
+            _hold(w, a, f, R_HOLD_BEHIND, False, False)
+            return
+    reason = _judge(w, f, a, &j)
+    zl_bump64(&w.judged, 1)
+    if reason == R_OK:
+        _publish(w, f, &j)
+    elif reason == R_SHUTDOWN:
+        _let_go(f)
+    elif j.hold:
+        _hold(w, j.account, f, reason, j.force, j.wait)
+    else:
+        _drop(w, f, reason)
+
+
+# --- messages from Python threads ---
+
+cdef void _take_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """What the directory says now. A conclusive answer replaces what was known; the lack of one changes nothing."""
+    a.identity = m.outcome
+    a.identity_s = m.identity_s
+    if m.outcome != ID_OK:
+        account_set_key(&w.table, a, NULL)
+        return
+    if a.host_id != m.host_id:
+        if a.host_id != 0 and a.flags & A_KNOWN:
+            zl_bump64(&w.moves, 1)
+        a.host_id = m.host_id
+        if a.flags & A_KNOWN:
+            account_touch_dirty(&w.table, a)
+    account_set_key(&w.table, a, &m.key)
+
+
+cdef void _on_account(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """The loader's answer. What the table learned since it was asked is newer than SQL and stays."""
+    a.flags &= ~<uint16_t>A_LOADING
+    if m.known and not a.flags & A_KNOWN:
+        a.flags |= A_KNOWN
+        a.upstream_status = m.upstream_status
+        a.local_status = m.local_status
+        a.host_id = m.host_id
+        a.rev = m.rev
+        memcpy(a.data, m.data, 32)
+        memcpy(a.head, m.head, 32)
+    a.flags |= A_LOADED
+    if m.has_identity:
+        if a.identity_s <= m.identity_s:
+            _take_identity(w, a, m)
+    elif a.key_slot == 0:
+        a.identity = ID_UNKNOWN
+
+
+cdef void _on_message(Worker *w, Message_ *m) noexcept nogil:
+    cdef Account *a = account_find(&w.table, m.hash, m.did, m.did_n)
+    if a == NULL:                 # evicted since, or told unasked: nobody waits
+        return
+    if m.kind == M_ACCOUNT:
+        _on_account(w, a, m)
+    elif m.kind == M_IDENTITY:
+        a.flags &= ~<uint16_t>A_RESOLVING
+        if m.outcome == ID_UNKNOWN:
+            if a.hold != NULL:    # no answer: the tick asks again after a while, until the hold is over
+                a.hold.retry_us = w.hold_clock_us + RETRY_US
+            return
+        a.flags &= ~<uint16_t>A_STALE
+        _take_identity(w, a, m)
+    elif m.kind == M_STATUS:
+        a.flags &= ~<uint16_t>A_ASKING_STATUS
+        a.status_s = <uint32_t>(w.now_us // 1000000)
+        if m.outcome and a.upstream_status != m.upstream_status:
+            a.upstream_status = m.upstream_status
+            account_touch_dirty(&w.table, a)
+    elif m.kind == M_RESYNC:
+        a.flags &= ~<uint16_t>A_RESYNCING
+        if m.outcome:
+            a.flags &= ~<uint16_t>A_DESYNCHRONIZED
+            account_touch_dirty(&w.table, a)
+        return
+    _resume(w, a)
+
+
+cdef void worker_collect(Worker *w, DirtyRows *out) noexcept nogil:
+    """Copies every dirty entry out. Entries that find no room stay dirty and go with the next collection."""
+    cdef Account *a
+    cdef DirtyRow *row
+    cdef void *grown
+    while w.table.dirty_head != 0:
+        if out.n == out.capacity:
+            grown = zl_realloc(MEM_QUEUE, out.rows, (<size_t>out.capacity * 2 + 256) * sizeof(DirtyRow))
+            if grown == NULL:
+                out.failed = 1
+                break
+            out.rows = <DirtyRow *>grown
+            out.capacity = out.capacity * 2 + 256
+        a = account_pop_dirty(&w.table)
+        row = &out.rows[out.n]
+        row.rev = a.rev
+        row.last_seq = a.last_seq
+        row.host_id = a.host_id
+        row.upstream_status = a.upstream_status
+        row.local_status = a.local_status
+        row.desynchronized = (a.flags & A_DESYNCHRONIZED) != 0
+        memcpy(row.data, a.data, 32)
+        memcpy(row.head, a.head, 32)
+        row.did_n = <uint16_t>account_did(a, row.did)
+        out.n += 1
+
+
+cdef void _answer_collect(DirtyRows *rows) noexcept nogil:
+    zl_store32(&rows.done, 1)
+    zl_futex_wake(&rows.done, 1)
+
+
+cdef void _messages(Worker *w) noexcept nogil:
+    """Takes what Python threads have sent, in order."""
+    cdef Node *node = inlet_take(&w.inlet.messages)
+    cdef Message_ *m
+    while node != NULL:
+        m = <Message_ *>node
+        node = node.next
+        if m.kind == M_COLLECT:
+            worker_collect(w, m.rows)
+            _answer_collect(m.rows)
+        else:
+            _on_message(w, m)
+        zl_free(m)
+
+
+# --- the loop ---
+
+cdef void _frames(Worker *w, Frame *f) noexcept nogil:
+    """Runs a list of frames, looking at messages and the clock in between; lets the rest go when stopped."""
+    cdef Frame *after
+    cdef int n = 0
+    while f != NULL:
+        after = f.next
+        f.next = NULL
+        zl_sub64(&w.inlet.queued, 1)
+        zl_sub64(&w.inlet.queued_bytes, f.cost)
+        if zl_load32(&w.stopping):
+            _let_go(f)
+        else:
+            _run(w, f)
+        f = after
+        n += 1
+        if n % BATCH == 0:
+            w.now_us = zl_realtime_us()
+            _messages(w)
+            _tick_when_due(w)
+
+
+cdef void _tick_when_due(Worker *w) noexcept nogil:
+    if zl_monotonic_us() - w.ticked_us >= TICK_MS * 1000:
+        _tick(w)
+
+
+cdef void *_main(void *arg) noexcept nogil:
+    cdef Worker *w = <Worker *>arg
+    cdef Frame *f
+    cdef uint64_t began
+    w.ticked_us = zl_monotonic_us()
+    while not zl_load32(&w.stopping):
+        w.now_us = zl_realtime_us()
+        _messages(w)
+        f = NULL
+        if not zl_load32(&_clock_wrong):
+            f = <Frame *>inlet_take(&w.inlet.frames)
+        if f != NULL:
+            began = zl_monotonic_us()
+            _frames(w, f)
+            zl_bump64(&w.busy_us, zl_monotonic_us() - began)
+        else:
+            inlet_wait(w.inlet, TICK_MS)
+        _tick_when_due(w)
+    worker_abandon(w)
+    return NULL
+
+
+cdef void worker_abandon(Worker *w) noexcept nogil:
+    """At the end: lets queued and held frames go and answers who waits for us."""
+    cdef Frame *f
+    cdef Node *node
+    cdef Message_ *m
+    _frames(w, <Frame *>inlet_take(&w.inlet.frames))
+    while w.oldest_hold != NULL:
+        f = _end_hold(w, w.oldest_hold)
+        while f != NULL:
+            _let_go(_next_held(w, &f))
+    node = inlet_take(&w.inlet.messages)
+    while node != NULL:
+        m = <Message_ *>node
+        node = node.next
+        if m.kind == M_COLLECT:
+            worker_collect(w, m.rows)
+            _answer_collect(m.rows)
+        zl_free(m)
+
+
+cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys) noexcept nogil:
+    """Takes the worker's memory. 0, or -1; on failure worker_free cleans up."""
+    memset(w, 0, sizeof(Worker))
+    w.index = index
+    w.inlet = inlet(index)
+    memset(w.inlet, 0, sizeof(w.inlet[0]))
+    if scratch_init(&w.scratch, SCRATCH_BYTES) != 0:
+        return -1
+    if key_cache_init(&w.keys, KEY_OBJECTS) != 0:
+        return -1
+    return table_init(&w.table, entries, keys)
+
+
+cdef int worker_start(Worker *w) noexcept nogil:
+    """0, or an errno."""
+    cdef char name[16]
+    snprintf(name, sizeof(name), b"zlay-worker-%u", w.index)
+    return zl_thread_start(&w.thread, STACK_BYTES, name, _main, w)
+
+
+cdef void worker_free(Worker *w) noexcept nogil:
+    """After the thread has ended: gives all memory back."""
+    cdef Hold *h
+    while w.spare_holds != NULL:
+        h = w.spare_holds
+        w.spare_holds = h.newer
+        zl_free(h)
+    table_free(&w.table)
+    key_cache_free(&w.keys)
+    scratch_free(&w.scratch)
