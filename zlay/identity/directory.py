@@ -1,0 +1,238 @@
+"""Asking for a DID document: PLC directories in turn, or the host of a did:web (protocol G2, G3, G5).
+
+`Directories` is shared by all resolver threads and knows which directory may be asked: one that refuses (429) or fails
+again and again is left alone for a while, and every thread waits as long. `Asker` belongs to one thread and holds its
+connections.
+
+A failure is *systemic* when no DID at all has had an answer lately: then our frames wait without losing time of their
+hold (design 5). While others get answers it is the one DID's trouble.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zlay.errors import HttpFault
+from zlay.hosts.addresses import is_public
+from zlay.identity.did import Did, DidError, parse_did
+from zlay.identity.document import DocumentError, read_document
+from zlay.net.http_client import HttpClient, HttpResponse
+from zlay.pipeline.types import Identity
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from zlay.pipeline.types import Outcome
+
+__all__ = ["Asker", "Directories"]
+
+REQUEST_TIMEOUT_S = 5.0  # of one directory; a healthy one answers in some 100 ms
+RESOLVE_LIMIT_S = 12.0  # in all, pauses and the other directories included
+MAX_DOCUMENT_BYTES = 64 * 1024  # a PLC operation is limited to 7,500 bytes (G7)
+ACCEPT = "application/did+ld+json,application/json"  # G2
+
+FAILURES_BEFORE_PAUSE = 3  # in a row: fewer are some DID's own trouble
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 10.0
+LONGEST_RETRY_AFTER_S = 60.0  # a directory does not silence us for longer than this
+DEFAULT_RETRY_AFTER_S = 2.0  # a 429 that does not say
+ANSWERS_LATELY_S = 2.0  # another DID's answer within this shows that the directory works
+
+
+@dataclass(slots=True)
+class _Directory:
+    """One PLC directory. Guarded by Directories._lock."""
+
+    url: str
+    failures: int = 0  # in a row
+    not_before_s: float = 0.0  # monotonic
+
+
+class Directories:
+    """The PLC directories and how they do. Any thread."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """`urls` in the order of preference, without the slash at the end."""
+        self._lock = threading.Lock()  # guards _directories' entries, _answered_s, _random
+        self._directories = [_Directory(url.rstrip("/")) for url in urls]
+        self._answered_s = -ANSWERS_LATELY_S
+        self._random = random.Random()
+
+    def choose(self, tried: set[str]) -> tuple[str, float] | None:
+        """(url, seconds to wait first) of the directory to ask next; None when all have been tried.
+
+        The first one that may be asked now, else the one that may be asked soonest.
+        """
+        now_s = time.monotonic()
+        with self._lock:
+            left = [directory for directory in self._directories if directory.url not in tried]
+            if not left:
+                return None
+            best = next((one for one in left if one.not_before_s <= now_s), None)
+            if best is None:
+                best = min(left, key=lambda directory: directory.not_before_s)
+            return best.url, max(0.0, best.not_before_s - now_s)
+
+    def note_answer(self, url: str) -> None:
+        """The directory has given a conclusive answer about some DID."""
+        with self._lock:
+            self._answered_s = time.monotonic()
+            for directory in self._directories:
+                if directory.url == url:
+                    directory.failures = 0
+                    directory.not_before_s = 0.0
+
+    def note_failure(self, url: str, retry_after_s: float | None) -> None:
+        """It has not; `retry_after_s` when it asked to be left alone."""
+        now_s = time.monotonic()
+        with self._lock:
+            for directory in self._directories:
+                if directory.url == url:
+                    directory.failures += 1
+                    pause_s = self._pause_s(directory.failures) if retry_after_s is None else retry_after_s
+                    directory.not_before_s = max(directory.not_before_s, now_s + pause_s)
+
+    def is_systemic(self, since_s: float) -> bool:
+        """Whether a failure of a question asked at `since_s` (monotonic) is everybody's."""
+        with self._lock:
+            return self._answered_s < min(since_s, time.monotonic() - ANSWERS_LATELY_S)
+
+    def _pause_s(self, failures: int) -> float:
+        """Exponential with full jitter. Requires _lock."""
+        if failures < FAILURES_BEFORE_PAUSE:
+            return 0.0
+        ceiling_s: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - FAILURES_BEFORE_PAUSE, 16))
+        return self._random.uniform(ceiling_s / 2, ceiling_s)
+
+
+class Asker:
+    """Finds the identity of one DID after the other. One thread."""
+
+    def __init__(
+        self,
+        directories: Directories,
+        *,
+        allow_private: bool,
+        keep_alive: bool = True,
+        recycle_after: int = 0,
+        stop: threading.Event | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`recycle_after` requests all connections are closed and made anew; 0 = never. `stop` ends pauses early.
+
+        The addresses of PLC directories are the operator's choice and not judged; those of did:web hosts are, unless
+        `allow_private`.
+        """
+        self._directories = directories
+        self._allow_private = allow_private
+        self._recycle_after = recycle_after
+        self._stop = stop or threading.Event()
+        self._plc = HttpClient(allow_address=_any_address, keep_alive=keep_alive, context=context)
+        allow_web = _any_address if allow_private else is_public
+        self._web = HttpClient(allow_address=allow_web, keep_alive=False, context=context)
+        self._asked = 0
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._plc.close()
+        self._web.close()
+
+    def resolve(self, did: str) -> Identity:
+        """What is known of `did` now, within RESOLVE_LIMIT_S. Raises nothing: a failure is an outcome."""
+        try:
+            parsed = parse_did(did, allow_private=self._allow_private)
+        except DidError as exc:
+            # No such DID can ever be looked up: as conclusive as an answer.
+            return _no_document(did, "not_found", str(exc))
+        self._recycle()
+        if parsed.host is not None:
+            return self._resolve_web(parsed, parsed.host)
+        return self._resolve_plc(did)
+
+    def _recycle(self) -> None:
+        self._asked += 1
+        if self._recycle_after and self._asked % self._recycle_after == 0:
+            self.close()
+
+    def _resolve_plc(self, did: str) -> Identity:
+        started_s = time.monotonic()
+        deadline = started_s + RESOLVE_LIMIT_S
+        tried: set[str] = set()
+        detail = "no directory is configured"
+        while (chosen := self._directories.choose(tried)) is not None:
+            url, wait_s = chosen
+            if wait_s > max(0.0, deadline - time.monotonic()) or (wait_s and self._stop.wait(wait_s)):
+                detail = f"{url} is left alone for now"
+                break
+            tried.add(url)
+            try:
+                identity = self._ask_plc(url, did, deadline)
+            except (HttpFault, DocumentError) as exc:
+                detail = f"{url}: {exc}"
+                self._directories.note_failure(url, None)
+                continue
+            if isinstance(identity, Identity):
+                self._directories.note_answer(url)
+                return identity
+            detail = f"{url}: status {identity.status}"
+            self._directories.note_failure(url, _retry_after_s(identity))
+        return _failed(did, detail, systemic=self._directories.is_systemic(started_s))
+
+    def _ask_plc(self, url: str, did: str, deadline: float) -> Identity | HttpResponse:
+        """The directory's answer; the response where it answers nothing about the DID."""
+        timeout_s = min(REQUEST_TIMEOUT_S, deadline - time.monotonic())
+        response = self._plc.get(f"{url}/{did}", timeout_s=timeout_s, max_body_bytes=MAX_DOCUMENT_BYTES, accept=ACCEPT)
+        if response.status == 200:
+            return read_document(did, response.json(), _now_us())
+        if response.status == 410 or (response.status == 404 and b"not available" in response.body):
+            return _no_document(did, "tombstoned")  # G2: the server's code says it with a 404
+        if response.status == 404:
+            return _no_document(did, "not_found")
+        return response
+
+    def _resolve_web(self, parsed: Did, host: str) -> Identity:
+        scheme = "http" if host.partition(":")[0] == "localhost" else "https"
+        try:
+            response = self._web.get(
+                f"{scheme}://{host}/.well-known/did.json",
+                timeout_s=REQUEST_TIMEOUT_S,
+                max_body_bytes=MAX_DOCUMENT_BYTES,
+                accept=ACCEPT,
+            )
+            if response.status == 200:
+                return read_document(parsed.did, response.json(), _now_us())
+        except (HttpFault, DocumentError) as exc:
+            # A name that does not resolve may do so in a minute: never taken for conclusive.
+            return _failed(parsed.did, str(exc), systemic=False)
+        if response.status in (404, 410):
+            return _no_document(parsed.did, "not_found")
+        return _failed(parsed.did, f"status {response.status}", systemic=False)
+
+
+def _any_address(_address: str) -> bool:
+    return True
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _no_document(did: str, outcome: Outcome, detail: str = "") -> Identity:
+    return Identity(did, outcome, None, 0, b"", _now_us(), detail)
+
+
+def _failed(did: str, detail: str, *, systemic: bool) -> Identity:
+    return Identity(did, "failed", None, 0, b"", _now_us(), detail, systemic)
+
+
+def _retry_after_s(response: HttpResponse) -> float | None:
+    """How long the directory wants to be left alone; None = it does not say so (dates are not looked at)."""
+    text = response.headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return min(float(text[:6]), LONGEST_RETRY_AFTER_S)
+    return DEFAULT_RETRY_AFTER_S if response.status == 429 else None

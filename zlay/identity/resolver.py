@@ -1,0 +1,287 @@
+"""Resolver threads: answer workers that wait for a key, and keep old answers fresh (design 5, protocol G5).
+
+Sources, in this order: what workers ask for; rechecks whose time has come (directories' replicas lag: after an
+#identity the document is asked for again, 1 s and 5 s later, unless it has changed by then); stored identities that are
+merely old, at REFRESH_PER_S. did:web has threads of its own: slow hosts of strangers never keep did:plc waiting.
+
+Every question gets exactly one answer by `post_identity`, a failure too. One DID is never asked for by two threads at
+once: a request that meets another for its DID waits for that one's end and is then asked anew if forced, else answered
+with it. Threads: `threads()` lists what is to be run, each supervised; the rest from any thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zlay import logs
+from zlay.errors import StateError
+from zlay.identity.directory import Asker, Directories
+from zlay.identity.saver import IdentitySaver
+from zlay.pipeline.types import Identity, ResolveRequest
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+
+    from zlay.pipeline.types import AccountRow
+    from zlay.state.interface import Store
+
+__all__ = ["Resolver"]
+
+WEB_THREADS = 4  # did:web is a thousandth of the network
+MAX_WEB_WAITING = 10_000  # one request per DID; beyond it the answer is "failed", and the worker asks again
+MAX_RECHECKS = 20_000  # the oldest are given up: replicas rarely lag, and the key is asked for again when it fails
+MAX_REFRESHES = 50_000
+REQUEST_WAIT_S = 0.25  # how soon `stop` and due rechecks are seen
+RECHECK_AFTER_S = (1.0, 5.0)  # design 5
+OLD_AFTER_S = 24 * 3600.0  # G5: an answer older than this is asked for again, and used meanwhile
+REFRESH_PER_S = 20.0  # a directory of the whole network deserves it gently
+
+log = logs.get("identity")
+
+_Content = tuple[str | None, int, bytes]
+"""What of a document matters to us: PDS, key type, key."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Recheck:
+    """A DID to be asked for again, unless its content is no longer `before`."""
+
+    due_s: float  # monotonic
+    step: int  # index into RECHECK_AFTER_S
+    did: str
+    before: _Content | None = field(compare=False)  # None = not known
+
+
+class Resolver:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        plc_urls: Sequence[str],
+        threads: int,
+        next_resolve: Callable[[float], ResolveRequest | None],
+        post_identity: Callable[[Identity], None],
+        allow_private: bool,
+        keep_alive: bool = True,
+        recycle_after: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
+
+        `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
+        """
+        self._store = store
+        self._directories = Directories(plc_urls)
+        self._threads = threads
+        self._next_resolve = next_resolve
+        self._post_identity = post_identity
+        self._allow_private = allow_private
+        self._keep_alive = keep_alive
+        self._recycle_after = recycle_after
+        self._context = context
+        self._saver = IdentitySaver(store)
+        self._stop = threading.Event()
+        self._web: queue.Queue[ResolveRequest] = queue.Queue(MAX_WEB_WAITING)
+        self._lock = threading.Lock()  # guards everything below
+        self._in_flight: dict[str, list[bool]] = {}  # DID asked for now -> `force` of each request that came meanwhile
+        self._rechecks: list[_Recheck] = []  # heap
+        self._refreshes: OrderedDict[str, None] = OrderedDict()
+        self._refresh_due_s = 0.0
+        self._outcomes: Counter[str] = Counter()
+        self._latencies: deque[float] = deque(maxlen=1000)
+        self.fault: str | None = None  # why no directory answers; None = one does
+
+    def threads(self) -> list[tuple[str, Callable[[], None]]]:
+        """(name, target) of every thread this part needs."""
+        if not self._threads:
+            return []
+        plc = [(f"resolver-{n}", self._run_plc) for n in range(self._threads)]
+        web = [(f"resolver-web-{n}", self._run_web) for n in range(WEB_THREADS)]
+        return [*plc, *web, ("identity-saver", self._saver.run)]
+
+    def stop(self) -> None:
+        """Asks all threads to end; they do within the time of one request."""
+        self._stop.set()
+        self._saver.stop()
+
+    def recheck(self, did: str) -> None:
+        """Asks again in 1 s and in 5 s, until the document has changed: an #identity has come."""
+        before = self._stored(did)
+        self._saver.expire(did)
+        self._schedule(_Recheck(time.monotonic() + RECHECK_AFTER_S[0], 0, did, before))
+
+    def note_loaded(self, rows: Iterable[AccountRow | None]) -> None:
+        """Looks at rows just loaded for identities that are merely old, to refresh them in the background."""
+        before_us = int((time.time() - OLD_AFTER_S) * 1e6)
+        old = [row.did for row in rows if row and row.identity is not None and 0 < row.identity.resolved_us < before_us]
+        with self._lock:
+            for did in old[: max(0, MAX_REFRESHES - len(self._refreshes))]:
+                self._refreshes[did] = None
+
+    def statistics(self) -> dict[str, float]:
+        """Counts by outcome (`ok`, `failed`, ...), `seconds_median` of the last 1,000, and what waits."""
+        with self._lock:
+            ordered = sorted(self._latencies)
+            return {
+                **self._outcomes,
+                "seconds_median": ordered[len(ordered) // 2] if ordered else 0.0,
+                "in_flight": len(self._in_flight),
+                "rechecks_waiting": len(self._rechecks),
+                "refreshes_waiting": len(self._refreshes),
+                "web_waiting": self._web.qsize(),
+                "saves_waiting": self._saver.waiting(),
+                "saves_forgotten": self._saver.forgotten,
+            }
+
+    # --- threads ---
+
+    def _run_plc(self) -> None:
+        asker = self._new_asker()
+        try:
+            while not self._stop.is_set():
+                request = self._next_resolve(REQUEST_WAIT_S)
+                if request is not None:
+                    self._take(request, asker)
+                self._recheck_due(asker)
+                if request is None:
+                    self._refresh_due(asker)
+        finally:
+            asker.close()
+
+    def _run_web(self) -> None:
+        asker = self._new_asker()
+        try:
+            while not self._stop.is_set():
+                try:
+                    request = self._web.get(timeout=REQUEST_WAIT_S)
+                except queue.Empty:
+                    continue
+                self._answer(request, asker)
+        finally:
+            asker.close()
+
+    def _new_asker(self) -> Asker:
+        return Asker(
+            self._directories,
+            allow_private=self._allow_private,
+            keep_alive=self._keep_alive,
+            recycle_after=self._recycle_after,
+            stop=self._stop,
+            context=self._context,
+        )
+
+    def _take(self, request: ResolveRequest, asker: Asker) -> None:
+        """Answers a request, or passes it to the threads of did:web."""
+        if not request.did.startswith("did:web:"):
+            self._answer(request, asker)
+            return
+        try:
+            self._web.put_nowait(request)
+        except queue.Full:
+            now_us = time.time_ns() // 1000
+            self._post_identity(Identity(request.did, "failed", None, 0, b"", now_us, "too many did:web questions"))
+
+    def _answer(self, request: ResolveRequest, asker: Asker) -> Identity | None:
+        """Asks and answers, once more for each time a forced request for the same DID has come meanwhile.
+
+        The last answer; None when another thread is at it, which then answers this request, too.
+        """
+        with self._lock:
+            others = self._in_flight.get(request.did)
+            if others is not None:
+                others.append(request.force)
+                return None
+            self._in_flight[request.did] = []
+        try:
+            while True:
+                identity = self._ask(request.did, asker)
+                self._saver.note(identity)
+                with self._lock:
+                    later = self._in_flight[request.did]
+                    again = any(later) and not self._stop.is_set()
+                    later.clear()
+                    if not again:
+                        del self._in_flight[request.did]
+                self._post_identity(identity)
+                if not again:
+                    return identity
+        except BaseException:
+            with self._lock:
+                self._in_flight.pop(request.did, None)
+            raise
+
+    def _ask(self, did: str, asker: Asker) -> Identity:
+        started_s = time.monotonic()
+        identity = asker.resolve(did)
+        took_s = time.monotonic() - started_s
+        with self._lock:
+            self._outcomes[identity.outcome] += 1
+            self._latencies.append(took_s)
+            before = self.fault
+            if identity.systemic:
+                self.fault = identity.detail
+            elif identity.outcome != "failed" and not did.startswith("did:web:"):
+                self.fault = None
+            after = self.fault
+        if before is None and after is not None:
+            log.warning("no directory answers; frames of unknown accounts wait", error=after)
+        elif before is not None and after is None:
+            log.info("the directory answers again")
+        return identity
+
+    # --- in the background ---
+
+    def _schedule(self, recheck: _Recheck) -> None:
+        with self._lock:
+            heapq.heappush(self._rechecks, recheck)
+            if len(self._rechecks) > MAX_RECHECKS:
+                heapq.heappop(self._rechecks)
+
+    def _recheck_due(self, asker: Asker) -> None:
+        """Asks for one document again, if one is due."""
+        with self._lock:
+            if not self._rechecks or self._rechecks[0].due_s > time.monotonic():
+                return
+            recheck = heapq.heappop(self._rechecks)
+        did = recheck.did
+        if did.startswith("did:web:"):  # no replicas stand behind it: one more question is enough
+            self._take(ResolveRequest(did, force=True), asker)
+            return
+        if recheck.before is not None and self._stored(did) != recheck.before:
+            return  # the question that came with the #identity has found the change
+        identity = self._answer(ResolveRequest(did, force=True), asker)
+        changed = identity is not None and identity.outcome != "failed" and _content(identity) != recheck.before
+        if recheck.step + 1 < len(RECHECK_AFTER_S) and not changed:
+            due_s = time.monotonic() + RECHECK_AFTER_S[recheck.step + 1] - RECHECK_AFTER_S[recheck.step]
+            self._schedule(_Recheck(due_s, recheck.step + 1, did, recheck.before))
+
+    def _refresh_due(self, asker: Asker) -> None:
+        """Asks for one old document again, if the rate allows."""
+        with self._lock:
+            now_s = time.monotonic()
+            if not self._refreshes or now_s < self._refresh_due_s:
+                return
+            self._refresh_due_s = now_s + 1 / REFRESH_PER_S
+            did, _ = self._refreshes.popitem(last=False)
+        self._take(ResolveRequest(did, force=False), asker)
+
+    def _stored(self, did: str) -> _Content | None:
+        """What the store says of the DID; None when it has nothing, or does not answer."""
+        try:
+            row = self._store.account(did)
+        except StateError:
+            return None
+        return None if row is None or row.identity is None else _content(row.identity)
+
+
+def _content(identity: Identity) -> _Content:
+    return identity.pds, identity.key_type, identity.key

@@ -1,0 +1,1 @@
+"""Asking other servers by HTTP: one small client for directories and PDS hosts."""

@@ -1,0 +1,303 @@
+"""A small HTTP/1.1 client on h11: GET, JSON, nothing else.
+
+Promises: an answer or an HttpFault within the time given (the system's resolver alone may take longer, and then holds
+up this thread only); never more than `max_body_bytes` of body in memory; no redirect is followed; no address is dialled
+that `allow_address` refuses, whatever the name resolves to (E17). Connections are kept open between requests, a few.
+
+Assumes hostile servers: a body without end, a byte a minute, headers without end, lies about lengths.
+
+Threads: an HttpClient belongs to one thread, so no socket and no SSL object is ever shared. The SSLContext may be
+shared by clients, as it is only read.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import h11
+
+from zlay.errors import HttpFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FAULT_KINDS", "USER_AGENT", "HttpClient", "HttpResponse", "split_url", "tls_context"]
+
+FAULT_KINDS = ("url", "dns", "address", "connect", "tls", "timeout", "closed", "protocol", "too_large", "json")
+
+USER_AGENT = "zlay (atproto-relay)"  # E16: peers recognise a relay by this
+
+MAX_HEAD_BYTES = 16 * 1024  # status line and headers; no server we ask has reason for more
+MAX_IDLE_CONNECTIONS = 4  # per client: a directory or two, and the host asked last
+IDLE_LIMIT_S = 30.0  # servers close idle connections after 5 to 75 s; ours go before most of theirs do
+CONNECT_TIMEOUT_S = 5.0  # protocol.md E18
+ADDRESSES_TRIED = 3  # of those a name resolves to
+RECV_BYTES = 64 * 1024
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A complete answer. Header names are in lower case; of a repeated header the last one counts."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> object:
+        """The body as JSON; HttpFault("json") when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as exc:
+            raise HttpFault("json", "the answer is not JSON") from exc
+
+
+def split_url(url: str) -> tuple[str, str, int, str]:
+    """(scheme, host, port, target) of an http or https URL; HttpFault("url") for anything else."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise HttpFault("url", f"not a URL: {url!r}") from exc
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username is not None:
+        raise HttpFault("url", f"not an http or https URL: {url!r}")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], target
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """The context for asking public servers: system's roots, host names checked, TLS 1.2 or newer. Any thread."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class HttpClient:
+    """Asks servers, one request at a time. One thread."""
+
+    def __init__(
+        self,
+        *,
+        allow_address: Callable[[str], bool],
+        keep_alive: bool = True,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`allow_address` judges each resolved address; `context` None = `tls_context()`."""
+        self._allow_address = allow_address
+        self._keep_alive = keep_alive
+        self._context = context
+        self._idle: OrderedDict[tuple[str, str, int], _Connection] = OrderedDict()
+        self.connects = 0
+
+    def get(self, url: str, *, timeout_s: float, max_body_bytes: int, accept: str = "application/json") -> HttpResponse:
+        """The answer to GET `url`, whatever its status, within `timeout_s`. Raises HttpFault."""
+        scheme, host, port, target = split_url(url)
+        deadline = time.monotonic() + timeout_s
+        origin = (scheme, host, port)
+        request = self._request(host, port, scheme, target, accept)
+        connection = self._take_idle(origin)
+        if connection is not None:
+            try:
+                return self._exchange(origin, connection, request, deadline, max_body_bytes)
+            except HttpFault as fault:
+                # The server may close an idle connection just when we use it: a GET may be asked again (RFC 9112 9.5).
+                if fault.kind != "closed" or connection.answered:
+                    raise
+        return self._exchange(origin, self._connect(origin, deadline), request, deadline, max_body_bytes)
+
+    def close(self) -> None:
+        """Closes the connections kept open; the client can be used again."""
+        while self._idle:
+            self._idle.popitem()[1].close()
+
+    def _request(self, host: str, port: int, scheme: str, target: str, accept: str) -> h11.Request:
+        name = f"[{host}]" if ":" in host else host
+        authority = name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
+        headers = [
+            ("Host", authority),
+            ("User-Agent", USER_AGENT),
+            ("Accept", accept),
+            ("Accept-Encoding", "identity"),
+        ]
+        if not self._keep_alive:
+            headers.append(("Connection", "close"))
+        try:
+            return h11.Request(method="GET", target=target, headers=headers)
+        except (h11.LocalProtocolError, UnicodeEncodeError) as exc:
+            raise HttpFault("url", f"not a URL for a request: {target!r}") from exc
+
+    def _take_idle(self, origin: tuple[str, str, int]) -> _Connection | None:
+        connection = self._idle.pop(origin, None)
+        if connection is not None and time.monotonic() - connection.idle_since_s > IDLE_LIMIT_S:
+            connection.close()
+            return None
+        return connection
+
+    def _connect(self, origin: tuple[str, str, int], deadline: float) -> _Connection:
+        scheme, host, port = origin
+        until = min(deadline, time.monotonic() + CONNECT_TIMEOUT_S)
+        raw = _dial(_addresses(host, port, self._allow_address), until)
+        self.connects += 1
+        if scheme == "http":
+            return _Connection(raw)
+        try:
+            raw.settimeout(_left_s(deadline))
+            return _Connection((self._context or tls_context()).wrap_socket(raw, server_hostname=host))
+        except TimeoutError as exc:
+            raw.close()
+            raise HttpFault("timeout", f"TLS with {host} takes too long") from exc
+        except OSError as exc:  # ssl.SSLError is one
+            raw.close()
+            raise HttpFault("tls", f"TLS with {host}: {exc}") from exc
+        except ValueError as exc:  # a name that cannot stand in a certificate
+            raw.close()
+            raise HttpFault("tls", f"TLS with {host}: {exc}") from exc
+        except HttpFault:
+            raw.close()
+            raise
+
+    def _exchange(
+        self,
+        origin: tuple[str, str, int],
+        connection: _Connection,
+        request: h11.Request,
+        deadline: float,
+        max_body_bytes: int,
+    ) -> HttpResponse:
+        reusable = False
+        try:
+            response = connection.ask(request, deadline, max_body_bytes)
+            reusable = self._keep_alive and connection.start_next()
+        except TimeoutError as exc:
+            raise HttpFault("timeout", f"{origin[1]} does not answer in time") from exc
+        except OSError as exc:
+            raise HttpFault("closed", f"{origin[1]} closed the connection: {exc}") from exc
+        except h11.RemoteProtocolError as exc:
+            raise HttpFault("protocol", f"{origin[1]} does not speak HTTP: {exc}") from exc
+        finally:
+            if not reusable:
+                connection.close()
+        if reusable:
+            self._keep(origin, connection)
+        return response
+
+    def _keep(self, origin: tuple[str, str, int], connection: _Connection) -> None:
+        connection.idle_since_s = time.monotonic()
+        self._idle[origin] = connection
+        while len(self._idle) > MAX_IDLE_CONNECTIONS:
+            self._idle.popitem(last=False)[1].close()
+
+
+class _Connection:
+    """One open connection and its h11 state. Owner: the client, which closes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self.answered = False  # a byte of the present answer has come
+        self.idle_since_s = 0.0
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def start_next(self) -> bool:
+        """Ready for another request? Then forgets the last."""
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    def ask(self, request: h11.Request, deadline: float, max_body_bytes: int) -> HttpResponse:
+        """Raises TimeoutError, OSError, h11.RemoteProtocolError or HttpFault."""
+        self.answered = False
+        self._sock.settimeout(_left_s(deadline))
+        self._sock.sendall(self._http.send(request) + self._http.send(h11.EndOfMessage()))
+        head: h11.Response | None = None
+        body = bytearray()
+        while True:
+            event = self._next_event(deadline)
+            if isinstance(event, h11.Response):
+                head = event
+                _refuse_large(head, max_body_bytes)
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > max_body_bytes:
+                    raise HttpFault("too_large", f"the answer is larger than {max_body_bytes} bytes")
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+                return HttpResponse(head.status_code, headers, bytes(body))
+            elif isinstance(event, h11.ConnectionClosed):
+                raise OSError("before the end of its answer")
+
+    def _next_event(self, deadline: float) -> h11.Event:
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.InformationalResponse):
+                continue
+            if event is h11.PAUSED:
+                raise HttpFault("protocol", "the server changes the protocol")
+            if event is not h11.NEED_DATA:
+                assert isinstance(event, h11.Event)
+                return event
+            self._sock.settimeout(_left_s(deadline))
+            data = self._sock.recv(RECV_BYTES)
+            if not data and not self.answered:
+                raise OSError("without an answer")
+            self.answered = self.answered or bool(data)
+            self._http.receive_data(data)
+
+
+def _refuse_large(head: h11.Response, max_body_bytes: int) -> None:
+    for name, value in head.headers:
+        if name == b"content-length" and int(value) > max_body_bytes:  # h11 has checked that it is a number
+            raise HttpFault("too_large", f"the answer is larger than {max_body_bytes} bytes")
+
+
+def _left_s(deadline: float) -> float:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise HttpFault("timeout", "no time left")
+    return left_s
+
+
+def _addresses(
+    host: str, port: int, allow: Callable[[str], bool]
+) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """Addresses of `host` that may be dialled, in the system's order."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise HttpFault("dns", f"{host} does not resolve: {exc}") from exc
+    allowed = [(family, (str(at[0]), port)) for family, _, _, _, at in found if allow(str(at[0]))]
+    if not allowed:
+        raise HttpFault("address", f"{host} has no address that may be dialled")
+    return allowed
+
+
+def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: float) -> socket.socket:
+    failure: OSError = TimeoutError("no time left")
+    for family, address in addresses[:ADDRESSES_TRIED]:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_left_s(until))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = exc
+        except HttpFault:
+            sock.close()
+            raise
+    kind = "timeout" if isinstance(failure, TimeoutError) else "connect"
+    raise HttpFault(kind, f"cannot connect: {failure}") from failure
