@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from zlay.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["check", "is_off", "watch"]
 

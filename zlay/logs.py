@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["LEVELS", "Format", "Logger", "configure", "get"]
+__all__ = ["LEVELS", "Format", "Logger", "configure", "for_terminal", "get"]
 
 Format = Literal["text", "json"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -32,7 +32,7 @@ MAX_RATE_KEYS = 20_000  # about 3,000 hosts times the few reasons each of them s
 class _Sink:
     """Where lines go. Replaced as a whole by `configure`."""
 
-    format: Format = "text"
+    form: Format = "text"
     level: int = LEVELS["info"]
     fd: int = 2
 
@@ -61,10 +61,10 @@ _sink = _Sink()
 _rates = _Rates()
 
 
-def configure(format: Format = "text", level: str = "info", fd: int = 2) -> None:
+def configure(form: Format = "text", level: str = "info", fd: int = 2) -> None:
     """Chooses form, least level and file descriptor of all loggers. Raises KeyError on an unknown level."""
     global _sink
-    _sink = _Sink(format, LEVELS[level], fd)
+    _sink = _Sink(form, LEVELS[level], fd)
 
 
 def get(name: str) -> Logger:
@@ -107,7 +107,7 @@ class Logger:
         sink = _sink
         if LEVELS[level] < sink.level:
             return
-        line = _json_line if sink.format == "json" else _text_line
+        line = _json_line if sink.form == "json" else _text_line
         try:
             os.write(sink.fd, line(time.time(), level, self.name, event, values).encode("utf-8", "replace"))
         except OSError:
