@@ -181,7 +181,7 @@ class Config:
     relay_plc_url: tuple[str, ...] = _setting(
         "https://plc.directory", _urls, "DID PLC directory; several are tried in turn"
     )
-    relay_data_dir: Path = _setting("./data", _path, "events/, state.sqlite and reports")
+    relay_data_dir: Path = _setting("./data", _path, "events/, state.sqlite and reports")  # noqa: RUF009
     database_url: str = _setting("", _database, "sqlite:PATH", "state.sqlite in RELAY_DATA_DIR")
     relay_retention_hours: float = _setting("72", _seconds(0.01, 24 * 3650), "hours of events kept")
     relay_retention_bytes: int | None = _setting(
