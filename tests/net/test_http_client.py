@@ -1,0 +1,194 @@
+"""The HTTP client against servers that are good, broken and hostile."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.net.fake_http import FakeHttp, Request, reply, reply_json
+from zlay.errors import HttpFault
+from zlay.hosts.addresses import is_public
+from zlay.net.http_client import MAX_HEAD_BYTES, HttpClient, split_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT = 10_000
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    """A client that may dial loopback."""
+    made = HttpClient(allow_address=lambda _: True)
+    yield made
+    made.close()
+
+
+def get(client: HttpClient, server: FakeHttp, path: str = "/x", timeout_s: float = 5.0) -> bytes:
+    """The body of a good answer."""
+    response = client.get(server.url + path, timeout_s=timeout_s, max_body_bytes=LIMIT)
+    assert response.status == 200
+    return response.body
+
+
+def fault_of(client: HttpClient, server: FakeHttp, timeout_s: float = 5.0) -> str:
+    """The kind of fault that asking the server gives."""
+    with pytest.raises(HttpFault) as caught:
+        client.get(server.url + "/x", timeout_s=timeout_s, max_body_bytes=LIMIT)
+    return caught.value.kind
+
+
+def test_answer_is_complete(client: HttpClient) -> None:
+    """Status, headers and body arrive whatever the status, and the server sees host, target and who we are."""
+    with FakeHttp(lambda *_: reply_json({"a": 1}, 404, X_Thing="yes")) as server:
+        response = client.get(f"{server.url}/p?q=1", timeout_s=5, max_body_bytes=LIMIT)
+        assert (response.status, response.json(), response.headers["x-thing"]) == (404, {"a": 1}, "yes")
+        (request,) = server.requests
+        assert request.target == "/p?q=1"
+        assert request.headers["host"] == f"127.0.0.1:{server.port}"
+        assert "atproto-relay" in request.headers["user-agent"]
+
+
+def test_connection_is_kept(client: HttpClient) -> None:
+    """Requests one after the other use one connection."""
+    with FakeHttp(lambda *_: reply(200, b"ok")) as server:
+        for _ in range(5):
+            assert get(client, server) == b"ok"
+        assert {request.connection for request in server.requests} == {1}
+
+
+def test_connection_is_not_kept_when_told_so() -> None:
+    """Without keep-alive every request has a connection of its own."""
+    client = HttpClient(allow_address=lambda _: True, keep_alive=False)
+    with FakeHttp(lambda *_: reply(200, b"ok")) as server:
+        get(client, server)
+        get(client, server)
+        assert [request.connection for request in server.requests] == [1, 2]
+        assert server.requests[0].headers["connection"] == "close"
+
+
+def test_idle_connection_closed_by_the_server(client: HttpClient) -> None:
+    """A connection that the server has closed while idle costs no failed request."""
+
+    def answer(request: Request, _: socket.socket) -> bytes | None:
+        first_on_second = request.connection == 1 and len(server.requests) == 2
+        return None if first_on_second else reply(200, str(request.connection).encode())
+
+    with FakeHttp(answer) as server:
+        assert get(client, server) == b"1"
+        assert get(client, server) == b"2"
+
+
+def test_body_without_length(client: HttpClient) -> None:
+    """A body that ends with the connection, and a chunked one, are read to their end."""
+    with FakeHttp(lambda *_: b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end") as server:
+        assert get(client, server) == b"until the end"
+    with FakeHttp(lambda *_: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n") as server:
+        assert get(client, server) == b"abc"
+        assert get(client, server) == b"abc"
+        assert {request.connection for request in server.requests} == {1}
+
+
+def test_answer_one_byte_at_a_time(client: HttpClient) -> None:
+    """An answer that comes byte by byte, split inside CRLF too, is the same answer."""
+
+    def answer(_: Request, connection: socket.socket) -> bytes:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in reply(200, b"slow"):
+            connection.sendall(bytes([byte]))
+        return b""
+
+    with FakeHttp(answer) as server:
+        assert get(client, server) == b"slow"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(200, b"x" * (LIMIT + 1)),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * (LIMIT + 1),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1000\r\n" + b"x" * 4096 + b"\r\n" * 1 + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 3,
+    ],
+    ids=["honest", "announced", "until-close", "chunked"],
+)
+def test_large_body_is_refused(client: HttpClient, answer: bytes) -> None:
+    """A body over the limit is refused however it is framed, without waiting for its end."""
+    with FakeHttp(lambda *_: answer) as server:
+        assert fault_of(client, server) == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * (2 * MAX_HEAD_BYTES), "protocol"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nabc", "protocol"),
+        (None, "closed"),
+    ],
+    ids=["not-http", "endless-head", "upgrade", "cut-short", "silent-close"],
+)
+def test_broken_answer(client: HttpClient, answer: bytes | None, kind: str) -> None:
+    """What is no answer is a fault of its kind, and the client goes on."""
+    with FakeHttp(lambda *_: answer) as server:
+        assert fault_of(client, server) == kind
+    with FakeHttp(lambda *_: reply(200, b"ok")) as server:
+        assert get(client, server) == b"ok"
+
+
+@pytest.mark.parametrize("trickle", [False, True], ids=["silent", "trickling"])
+def test_time_is_bounded(client: HttpClient, trickle: bool) -> None:
+    """A server that says nothing, or a byte now and then, is given up when the time is over."""
+
+    def answer(_: Request, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" if trickle else b"")
+        while not server.ended.wait(0.02):
+            if trickle:
+                connection.sendall(b"x")
+
+    with FakeHttp(answer) as server:
+        started = time.monotonic()
+        assert fault_of(client, server, timeout_s=0.3) == "timeout"
+        assert time.monotonic() - started < 3
+
+
+def test_private_address_is_not_dialled() -> None:
+    """A name that leads to a private address is refused before any connection."""
+    client = HttpClient(allow_address=is_public)
+    with FakeHttp(lambda *_: reply(200)) as server:
+        with pytest.raises(HttpFault) as caught:
+            client.get(f"http://localhost:{server.port}/", timeout_s=5, max_body_bytes=LIMIT)
+        assert caught.value.kind == "address"
+        assert not server.requests
+
+
+def test_nobody_listens(client: HttpClient) -> None:
+    """A refused connection is a fault of its own kind."""
+    with FakeHttp(lambda *_: reply(200)) as server:
+        pass
+    assert fault_of(client, server) == "connect"
+
+
+def test_redirect_is_not_followed(client: HttpClient) -> None:
+    """A redirect is an answer like others."""
+    with FakeHttp(lambda *_: reply(302, Location="/elsewhere")) as server:
+        assert client.get(server.url, timeout_s=5, max_body_bytes=LIMIT).status == 302
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://a/", "http://", "a.example", "http://u@a/", "http://a:99999/", "http://[::1/"])
+def test_urls_that_are_none(url: str) -> None:
+    """What is no http URL is refused."""
+    with pytest.raises(HttpFault):
+        split_url(url)
+
+
+def test_url_parts() -> None:
+    """Default ports and paths are filled in."""
+    assert split_url("https://A.example") == ("https", "a.example", 443, "/")
+    assert split_url("http://a.example:81/b?c=d#e") == ("http", "a.example", 81, "/b?c=d")
