@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import resource
 import socket
+from typing import TYPE_CHECKING
 
-from zlay.sim.server import Server
 from zlay.sim.settings import SettingError, Settings
+
+if TYPE_CHECKING:
+    from zlay.sim.server import Server
 
 __all__ = ["Addresses"]
 

@@ -10,10 +10,12 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cbor2
 
-from zlay.sim.keys import SigningKey
+if TYPE_CHECKING:
+    from zlay.sim.keys import SigningKey
 
 __all__ = ["Directory", "Operation", "Profile", "did_document", "iso_time"]
 

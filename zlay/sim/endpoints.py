@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from zlay.sim.faults import EVENT_FAULTS, GROUPS, STREAM_FAULTS
 from zlay.sim.http import Request, Response, error_response, json_response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zlay.sim.directory import Directory
     from zlay.sim.network import Account, Host, Network
     from zlay.sim.sources import LiveSource
@@ -49,9 +50,9 @@ def _page(request: Request, default: int, largest: int) -> tuple[int, int]:
 
 
 class DirectorySite:
-    """The PLC directory (G2, G6). `mode` and `slow_s` say how it fails; `dids` limits that to some DIDs (empty: all)."""
+    """The PLC directory (G2, G6). `mode` and `slow_s` say how it fails; `dids`, unless empty, for which DIDs."""
 
-    source = None
+    source: Source | None = None
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
@@ -200,7 +201,7 @@ class PdsSite:
 class UpstreamSite:
     """A relay that knows all the hosts (F3): what RELAY_UPSTREAM points to."""
 
-    source = None
+    source: Source | None = None
 
     def __init__(self, names: Callable[[], list[dict[str, object]]]) -> None:
         self._hosts = names
@@ -249,7 +250,7 @@ class ControlSite:
     POST /sim/misbehave {host: name, number or null = all, kind, count, seconds}; POST /sim/plc {mode, ms, dids}.
     """
 
-    source = None
+    source: Source | None = None
 
     def __init__(self, steering: Steering, directory: DirectorySite) -> None:
         self._steering = steering

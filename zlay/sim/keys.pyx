@@ -98,7 +98,6 @@ cdef BIGNUM *bn_r = BN_new()
 cdef BIGNUM *bn_x = BN_new()
 
 
-
 cdef void set_order(bytes order, uint8_t *out):
     memcpy(out, <const char *> order, 32)
 

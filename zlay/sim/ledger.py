@@ -7,7 +7,8 @@ faults, `[[name, reason], ...]`, by number. Then records, each starting with u32
     ACCOUNT     u32 size, u8 2, 3 pad, u32 account, DID
     EVENT       u32 size, u8 3, u8 kind, u8 expect, u8 fault, u32 host, u32 account, u64 seq, u64 rev, u64 time in us,
                 u32 seq offset, then the WebSocket frame as sent
-    CONNECT     u32 size, u8 4, 3 pad, u32 host, i64 cursor (-1 none), u64 seq after which events were sent, u64 time in us
+    CONNECT     u32 size, u8 4, 3 pad, u32 host, i64 cursor (-1 none), u64 seq after which events were sent,
+                u64 time in us
     DISCONNECT  the same with type 5: the last seq that was handed to the socket whole
     END         u32 size, u8 6, 3 pad, u32 0: nothing more will be generated
 
@@ -25,13 +26,15 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zlay.sim.faults import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Event", "Expect", "Kind", "Ledger", "LedgerWriter", "message_of", "same_but_seq"]
 

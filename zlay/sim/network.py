@@ -16,17 +16,21 @@ from __future__ import annotations
 import heapq
 import time
 from bisect import bisect_right
-from collections.abc import Callable
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from zlay.sim.directory import Directory, iso_time
 from zlay.sim.faults import FAULT_NUMBER, FAULTS, choices
 from zlay.sim.keys import SigningKey
 from zlay.sim.ledger import NO_ACCOUNT, Expect, Kind, LedgerWriter
-from zlay.sim.repo import Repo, Spoil, account_frame, identity_frame, seq_offset, ws_frame
+from zlay.sim.messages import account_frame, identity_frame, seq_offset, ws_frame
+from zlay.sim.repo import Repo, Spoil
 from zlay.sim.rng import Rng
 from zlay.sim.settings import MIX_SCALE, Settings
 from zlay.sim.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Account", "Host", "Network"]
 

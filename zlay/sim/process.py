@@ -13,10 +13,12 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zlay.sim.ledger import Ledger
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["SimProcess", "SimStartError"]
 

@@ -1,6 +1,6 @@
 # distutils: libraries = crypto
 # distutils: define_macros = OPENSSL_SUPPRESS_DEPRECATED=1
-"""Repositories of simulated accounts: writes, commits, and the #commit, #sync, #identity and #account frames of them.
+"""Repositories of simulated accounts: writes, commits, and the #commit and #sync frames that announce them.
 
 Strategy: `Repo.commit` makes the writes in the tree, encodes the commit and its blocks (D11), signs, and builds the
 frame with its WebSocket head in one buffer. A commit with a defect is built the same way, spoilt at one place, and
@@ -12,18 +12,17 @@ Assumes: one thread uses this module (the buffers below are shared by all reposi
 
 from libc.string cimport memcpy, memset
 
+from zlay.sim.messages import tid
+
 from zlay.sim.buffer cimport (
     CBOR_FALSE,
     CBOR_NULL,
-    CBOR_TRUE,
     DIGEST_SIZE,
     MAJOR_ARRAY,
     MAJOR_BYTES,
     MAJOR_MAP,
-    MAJOR_TEXT,
     MAJOR_UINT,
     Buf,
-    buf_reserve,
     put_block_head,
     put_byte,
     put_bytes,
@@ -31,9 +30,19 @@ from zlay.sim.buffer cimport (
     put_link,
     put_text,
     put_uvarint,
-    put_ws_head,
 )
 from zlay.sim.keys cimport SIGNATURE_SIZE, SigningKey, negate_s
+from zlay.sim.messages cimport (
+    CLOCK_ID_BITS,
+    TID_SIZE,
+    message_begin,
+    message_end,
+    put_bytes_text,
+    put_seq,
+    put_tid,
+    tid_text,
+)
+from zlay.sim.records cimport make_record, pick_collection
 from zlay.sim.rng cimport Rng
 from zlay.sim.sha cimport sha256
 from zlay.sim.tree cimport (
@@ -47,7 +56,6 @@ from zlay.sim.tree cimport (
     tree_hash,
     tree_insert,
     tree_mark_proof,
-    tree_node_of,
     tree_put_blocks,
     tree_put_records,
     tree_remove,
@@ -55,9 +63,6 @@ from zlay.sim.tree cimport (
 )
 
 cdef enum:
-    TID_SIZE = 13
-    CLOCK_ID_BITS = 10
-    HEAD_ROOM = 16           # before the message, for the WebSocket head
     USED = 1                 # Leaf.mark: this commit already writes the record
 
 # What may be spoilt in a commit; the names, and what a relay must say to each, stand in faults.py.
@@ -75,204 +80,13 @@ cpdef enum Spoil:
     SPOIL_NO_PREV_DATA
     SPOIL_OP_SHAPE           # a create that has prev
 
-TID_ALPHABET = b"234567abcdefghijklmnopqrstuvwxyz"
-
 # Shared by all repositories; the one thread of the simulation uses them, one commit at a time.
 cdef Buf scratch
 cdef Buf car
 cdef Buf frame
-cdef uint8_t prefix[64]
-cdef size_t seq_at = 0
 memset(&scratch, 0, sizeof(Buf))
 memset(&car, 0, sizeof(Buf))
 memset(&frame, 0, sizeof(Buf))
-
-
-# --- TIDs and heads ---
-
-
-cdef void tid_text(uint64_t value, char *out) noexcept nogil:
-    """13 characters of base32-sortable (C5)."""
-    cdef const char *alphabet = b"234567abcdefghijklmnopqrstuvwxyz"
-    cdef int i
-    for i in range(TID_SIZE):
-        out[TID_SIZE - 1 - i] = alphabet[(value >> (5 * i)) & 31]
-
-
-cdef void put_tid(Buf *b, uint64_t value) noexcept nogil:
-    cdef char text[13]
-    tid_text(value, text)
-    put_text(b, text, TID_SIZE)
-
-
-def tid(uint64_t value):
-    """A TID as text, from its 64-bit number."""
-    cdef char text[13]
-    tid_text(value, text)
-    return text[:TID_SIZE].decode("ascii")
-
-
-cdef void put_bytes_text(Buf *b, bytes text):
-    put_text(b, <const char *> text, len(text))
-
-
-cdef void message_begin(const char *type_name, size_t type_n, int fields) noexcept nogil:
-    """Starts a frame in `frame`: room for the WebSocket head, the header (A4), the payload's map head."""
-    frame.n = 0
-    buf_reserve(&frame, HEAD_ROOM)
-    frame.n = HEAD_ROOM
-    put_head(&frame, MAJOR_MAP, 2)
-    put_text(&frame, b"t", 1)
-    put_text(&frame, type_name, type_n)
-    put_text(&frame, b"op", 2)
-    put_head(&frame, MAJOR_UINT, 1)
-    put_head(&frame, MAJOR_MAP, fields)
-
-
-cdef void put_seq(uint64_t seq) noexcept nogil:
-    """The field seq; notes where its value stands."""
-    global seq_at
-    put_text(&frame, b"seq", 3)
-    seq_at = frame.n - HEAD_ROOM
-    put_head(&frame, MAJOR_UINT, seq)
-
-
-def seq_offset():
-    """Where the value of seq begins in the last frame that was made, counted from the message's first byte."""
-    return seq_at
-
-
-cdef bytes message_end():
-    """The WebSocket frame made of what stands in `frame`."""
-    cdef Buf head
-    cdef size_t n = frame.n - HEAD_ROOM
-    head.p = prefix
-    head.n = 0
-    head.cap = sizeof(prefix)
-    put_ws_head(&head, n)
-    memcpy(frame.p + HEAD_ROOM - head.n, prefix, head.n)
-    return (<const char *> frame.p)[HEAD_ROOM - head.n:frame.n]
-
-
-def ws_frame(bytes message not None):
-    """A message as one unmasked binary WebSocket frame."""
-    cdef Buf head
-    head.p = prefix
-    head.n = 0
-    head.cap = sizeof(prefix)
-    put_ws_head(&head, len(message))
-    return (<const char *> prefix)[:head.n] + message
-
-
-# --- records ---
-
-
-cdef void put_random_text(Rng rng, size_t n) noexcept nogil:
-    """n bytes of words into `scratch`, as a CBOR text."""
-    cdef const char *letters = b"etaoinshrdlucmfwypvbgkjqxz etao "
-    cdef uint64_t bits = 0
-    cdef size_t i
-    put_head(&scratch, MAJOR_TEXT, n)
-    buf_reserve(&scratch, n)
-    for i in range(n):
-        if i % 12 == 0:
-            bits = rng.next64()
-        scratch.p[scratch.n + i] = letters[bits & 31]
-        bits >>= 5
-    scratch.n += n
-
-
-cdef void put_random_base32(Rng rng, const char *start, size_t start_n, size_t n) noexcept nogil:
-    """A CBOR text of `start` and n characters of base32: a CID or DID inside a record."""
-    cdef const char *alphabet = b"abcdefghijklmnopqrstuvwxyz234567"
-    cdef uint64_t bits = 0
-    cdef size_t i
-    put_head(&scratch, MAJOR_TEXT, start_n + n)
-    put_bytes(&scratch, start, start_n)
-    buf_reserve(&scratch, n)
-    for i in range(n):
-        if i % 12 == 0:
-            bits = rng.next64()
-        scratch.p[scratch.n + i] = alphabet[bits & 31]
-        bits >>= 5
-    scratch.n += n
-
-
-cdef void put_subject(Rng rng, uint64_t value) noexcept nogil:
-    """The strong reference of a like or repost."""
-    cdef char uri[70]
-    cdef char text[13]
-    put_text(&scratch, b"subject", 7)
-    put_head(&scratch, MAJOR_MAP, 2)
-    put_text(&scratch, b"cid", 3)
-    put_random_base32(rng, b"bafyrei", 7, 52)
-    put_text(&scratch, b"uri", 3)
-    tid_text(value, text)
-    put_head(&scratch, MAJOR_TEXT, 5 + 32 + 20 + TID_SIZE)
-    put_bytes(&scratch, b"at://did:plc:", 13)
-    buf_reserve(&scratch, 24)
-    memcpy(scratch.p + scratch.n, b"aaaaaaaaaaaaaaaaaaaaaaaa", 24)
-    scratch.n += 24
-    put_bytes(&scratch, b"/app.bsky.feed.post/", 20)
-    put_bytes(&scratch, text, TID_SIZE)
-
-
-cdef void make_record(Rng rng, const char *collection, size_t collection_n, uint64_t value, const char *time,
-                      size_t time_n, size_t text_n) noexcept nogil:
-    """A record block for the collection into `scratch`; text_n 0 = a usual length."""
-    cdef char kind = collection[9] if collection_n > 9 else 0
-    scratch.n = 0
-    if collection_n == 18 and kind == c'f' and collection[14] == c'p':      # app.bsky.feed.post
-        put_head(&scratch, MAJOR_MAP, 4)
-        put_text(&scratch, b"text", 4)
-        put_random_text(rng, text_n if text_n else 20 + rng.next_below(200))
-        put_type(collection, collection_n)
-        put_text(&scratch, b"langs", 5)
-        put_head(&scratch, MAJOR_ARRAY, 1)
-        put_text(&scratch, b"en", 2)
-    elif collection_n == 22:                                               # app.bsky.actor.profile
-        put_head(&scratch, MAJOR_MAP, 3)
-        put_type(collection, collection_n)
-        put_text(&scratch, b"createdAt", 9)
-        put_text(&scratch, time, time_n)
-        put_text(&scratch, b"description", 11)
-        put_random_text(rng, text_n if text_n else 20 + rng.next_below(100))
-        return
-    elif kind == c'g':                                                     # app.bsky.graph.follow
-        put_head(&scratch, MAJOR_MAP, 3)
-        put_type(collection, collection_n)
-        put_text(&scratch, b"subject", 7)
-        put_random_base32(rng, b"did:plc:", 8, 24)
-    else:                                                                  # app.bsky.feed.like, .repost
-        put_head(&scratch, MAJOR_MAP, 3)
-        put_type(collection, collection_n)
-        put_subject(rng, value)
-    put_text(&scratch, b"createdAt", 9)
-    put_text(&scratch, time, time_n)
-
-
-cdef void put_type(const char *collection, size_t n) noexcept nogil:
-    put_text(&scratch, b"$type", 5)
-    put_text(&scratch, collection, n)
-
-
-cdef const char *pick_collection(Rng rng, bint post, size_t *n) noexcept nogil:
-    """Shares as seen on the network: likes more than half, then posts, reposts and follows."""
-    cdef uint64_t dice = rng.next_below(20)
-    if post or dice < 5:
-        n[0] = 18
-        return b"app.bsky.feed.post"
-    if dice < 16:
-        n[0] = 18
-        return b"app.bsky.feed.like"
-    if dice < 18:
-        n[0] = 20
-        return b"app.bsky.feed.repost"
-    n[0] = 21
-    return b"app.bsky.graph.follow"
-
-
-# --- the repository ---
 
 
 cdef class Repo:
@@ -346,18 +160,18 @@ cdef class Repo:
     def sync(self, uint64_t seq, bytes time not None):
         """The WebSocket frame of a #sync that says the present head (B4)."""
         self._build_car_of_commit()
-        message_begin(b"#sync", 5, 5)
+        message_begin(&frame, b"#sync", 5, 5)
         put_text(&frame, b"did", 3)
         put_bytes_text(&frame, self.did_bytes)
         put_text(&frame, b"rev", 3)
         put_tid(&frame, self.rev)
-        put_seq(seq)
+        put_seq(&frame, seq)
         put_text(&frame, b"time", 4)
         put_bytes_text(&frame, time)
         put_text(&frame, b"blocks", 6)
         put_head(&frame, MAJOR_BYTES, car.n)
         put_bytes(&frame, car.p, car.n)
-        return message_end()
+        return message_end(&frame)
 
     def resign(self, uint64_t rev):
         """A commit without a frame: same tree, this rev, the present key (an import, or a restored backup)."""
@@ -377,12 +191,12 @@ cdef class Repo:
     # --- parts of a commit ---
 
     cdef _write(self, Rng rng, uint64_t rev, bytes time, int creates, int updates, int deletes, size_t text_n):
-        cdef int i
-        for i in range(creates):
+        cdef int _i
+        for _i in range(creates):
             self._create(rng, rev, time, text_n)
-        for i in range(updates):
+        for _i in range(updates):
             self._change(rng, rev, time, text_n, False)
-        for i in range(deletes):
+        for _i in range(deletes):
             self._change(rng, rev, time, text_n, True)
 
     cdef _create(self, Rng rng, uint64_t rev, bytes time, size_t text_n):
@@ -397,7 +211,7 @@ cdef class Repo:
             collection = b"app.bsky.actor.profile"
             collection_n = 22
             memcpy(key, b"app.bsky.actor.profile/self", 27)
-            make_record(rng, collection, collection_n, rev, time, len(time), text_n)
+            make_record(&scratch, rng, collection, collection_n, rev, time, len(time), text_n)
             op.new = leaf_new(key, 27, scratch.p, scratch.n)
         else:
             collection = pick_collection(rng, text_n > 0, &collection_n)
@@ -408,7 +222,7 @@ cdef class Repo:
                 if tree_find(&self.tree, key, collection_n + 1 + TID_SIZE) == NULL:
                     break
                 value += 1 << CLOCK_ID_BITS
-            make_record(rng, collection, collection_n, rev, time, len(time), text_n)
+            make_record(&scratch, rng, collection, collection_n, rev, time, len(time), text_n)
             op.new = leaf_new(key, collection_n + 1 + TID_SIZE, scratch.p, scratch.n)
         op.old = NULL
         op.new.mark = USED
@@ -417,13 +231,13 @@ cdef class Repo:
 
     cdef _change(self, Rng rng, uint64_t rev, bytes time, size_t text_n, bint delete):
         """Updates or deletes a record that this commit has not touched; nothing where there is none."""
-        cdef int tries
+        cdef int _tries
         cdef size_t i
         cdef Leaf *leaf = NULL
         cdef Op *op = &self.ops[self.n_ops]
         if self.n_ops == MAX_OPS or self.tree.n == 0:
             return
-        for tries in range(8):
+        for _tries in range(8):
             leaf = self.tree.leaves[rng.next_below(self.tree.n)]
             if leaf.mark != USED:
                 break
@@ -438,7 +252,7 @@ cdef class Repo:
             i = 0
             while leaf.data[i] != c'/':
                 i += 1
-            make_record(rng, <const char *> leaf.data, i, rev, time, len(time), text_n)
+            make_record(&scratch, rng, <const char *> leaf.data, i, rev, time, len(time), text_n)
             op.new = leaf_new(leaf.data, leaf.key_n, scratch.p, scratch.n)
             op.new.mark = USED
             tree_replace(&self.tree, leaf, op.new)
@@ -550,14 +364,14 @@ cdef class Repo:
         cdef const uint8_t *shown_data = prev_data
         if spoil == SPOIL_PREV_DATA:
             shown_data = self.head
-        message_begin(b"#commit", 7, 12 if has_prev_data else 11)
+        message_begin(&frame, b"#commit", 7, 12 if has_prev_data else 11)
         put_text(&frame, b"ops", 3)
         put_head(&frame, MAJOR_ARRAY, self.n_ops - first)
         for i in range(first, self.n_ops):
             self._put_op(&self.ops[i], spoil if i == first else SPOIL_NOTHING)
         put_text(&frame, b"rev", 3)
         put_tid(&frame, self.rev)
-        put_seq(seq)
+        put_seq(&frame, seq)
         put_text(&frame, b"repo", 4)
         put_bytes_text(&frame, self.did_bytes)
         put_text(&frame, b"time", 4)
@@ -581,7 +395,7 @@ cdef class Repo:
         if has_prev_data:
             put_text(&frame, b"prevData", 8)
             put_link(&frame, shown_data)
-        return message_end()
+        return message_end(&frame)
 
     cdef _put_op(self, const Op *op, int spoil):
         """One repoOp (B3)."""
@@ -605,60 +419,3 @@ cdef class Repo:
             put_text(&frame, b"delete", 6)
         else:
             put_text(&frame, b"update", 6)
-
-
-# --- messages without a repository ---
-
-
-def identity_frame(uint64_t seq, bytes did not None, bytes time not None, bytes handle):
-    """The WebSocket frame of an #identity (B5); handle None = left out."""
-    message_begin(b"#identity", 9, 4 if handle is not None else 3)
-    put_text(&frame, b"did", 3)
-    put_bytes_text(&frame, did)
-    put_seq(seq)
-    put_text(&frame, b"time", 4)
-    put_bytes_text(&frame, time)
-    if handle is not None:
-        put_text(&frame, b"handle", 6)
-        put_bytes_text(&frame, handle)
-    return message_end()
-
-
-def account_frame(uint64_t seq, bytes did not None, bytes time not None, bint active, bytes status):
-    """The WebSocket frame of an #account (B6); status None = left out."""
-    message_begin(b"#account", 8, 5 if status is not None else 4)
-    put_text(&frame, b"did", 3)
-    put_bytes_text(&frame, did)
-    put_seq(seq)
-    put_text(&frame, b"time", 4)
-    put_bytes_text(&frame, time)
-    put_text(&frame, b"active", 6)
-    put_byte(&frame, CBOR_TRUE if active else CBOR_FALSE)
-    if status is not None:
-        put_text(&frame, b"status", 6)
-        put_bytes_text(&frame, status)
-    return message_end()
-
-
-def info_frame(bytes name not None, bytes message not None):
-    """The WebSocket frame of an #info (B7)."""
-    message_begin(b"#info", 5, 2)
-    put_text(&frame, b"name", 4)
-    put_bytes_text(&frame, name)
-    put_text(&frame, b"message", 7)
-    put_bytes_text(&frame, message)
-    return message_end()
-
-
-def error_frame(bytes name not None, bytes message not None):
-    """The WebSocket frame of an error (A6)."""
-    frame.n = 0
-    buf_reserve(&frame, HEAD_ROOM)
-    frame.n = HEAD_ROOM
-    put_bytes(&frame, b"\xa1\x62op\x20", 5)
-    put_head(&frame, MAJOR_MAP, 2)
-    put_text(&frame, b"error", 5)
-    put_bytes_text(&frame, name)
-    put_text(&frame, b"message", 7)
-    put_bytes_text(&frame, message)
-    return message_end()

@@ -15,6 +15,6 @@ cdef class Rng:
         """A float from 0 up to, not including, 1."""
         return (self.next64() >> 11) / 9007199254740992.0
 
-    def bytes(self, n):
+    def take(self, n):
         """n random bytes."""
         return b"".join((<object> self.next64()).to_bytes(8, "big") for _ in range((n + 7) // 8))[:n]

@@ -15,11 +15,15 @@ import heapq
 import select
 import socket
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from zlay.sim.endpoints import Site
 from zlay.sim.http import BadRequest, Request, Response, error_response, parse, reply
 from zlay.sim.subscriber import Subscriber, handshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zlay.sim.endpoints import Site
 
 __all__ = ["Server"]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zlay.sim.addresses import Addresses
 from zlay.sim.endpoints import ControlSite, DirectorySite, PdsSite, Site, UpstreamSite
@@ -18,9 +19,11 @@ from zlay.sim.faults import STREAM_FAULTS
 from zlay.sim.ledger import LedgerWriter
 from zlay.sim.network import Network
 from zlay.sim.server import IDLE_POLL_S, Server
-from zlay.sim.settings import Settings
 from zlay.sim.sources import LiveSource
-from zlay.sim.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from zlay.sim.settings import Settings
+    from zlay.sim.subscriber import Subscriber
 
 __all__ = ["Simulation"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
-from zlay.sim.repo import error_frame, info_frame
+from zlay.sim.messages import error_frame, info_frame
 from zlay.sim.subscriber import SEND_BYTES, Subscriber
 
 if TYPE_CHECKING:
+    import socket
+
     from zlay.sim.network import Host, Network
 
 __all__ = ["LiveSource"]

@@ -10,12 +10,14 @@ Assumes: one thread, the server's.
 
 from __future__ import annotations
 
-import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Ping, Request
 from wsproto.utilities import ProtocolError
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["SEND_BYTES", "Source", "Subscriber", "handshake"]
 
