@@ -19,5 +19,7 @@ cdef struct Car:
     uint32_t *slots              # open addressing over the digests: index + 1, 0 = empty
     uint32_t mask
 
-cdef int car_parse(Scratch *s, Slice bytes, Car *car, bint check_hashes) noexcept nogil     # a Reason
-cdef CarBlock *car_find(const Car *car, const uint8_t *cid) noexcept nogil                  # by all 36 bytes; NULL = absent
+# A Reason. Blocks and slots live in the scratch, until its reset; everything else points into the bytes.
+cdef int car_parse(Scratch *s, Slice bytes, Car *car, bint check_hashes) noexcept nogil
+# By all 36 bytes; of equal CIDs the first block in the CAR. NULL = absent.
+cdef CarBlock *car_find(const Car *car, const uint8_t *cid) noexcept nogil

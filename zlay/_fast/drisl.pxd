@@ -1,7 +1,8 @@
 """DRISL (strict DAG-CBOR): a cursor with typed readers, and the check of any item (C11, C12). Any thread.
 
 Every reader returns a Reason. On R_OK the cursor stands after the item; otherwise it stands anywhere inside it. An item
-of another type than asked for is R_FIELD_TYPE when its encoding is fine, else what is wrong with its encoding.
+of another type than asked for is R_FIELD_TYPE when its encoding is fine, else what is wrong with its encoding; what is
+read is then empty.
 """
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
@@ -167,6 +168,8 @@ cdef inline int read_text(Cursor *c, const uint8_t **p, uint32_t *n) noexcept no
     cdef uint8_t major
     cdef uint64_t length
     cdef int r = cbor_head(c, &major, &length)
+    p[0] = NULL
+    n[0] = 0
     if r != R_OK:
         return r
     if major != MAJOR_TEXT:
@@ -186,6 +189,8 @@ cdef inline int read_bytes(Cursor *c, const uint8_t **p, uint32_t *n) noexcept n
     cdef uint8_t major
     cdef uint64_t length
     cdef int r = cbor_head(c, &major, &length)
+    p[0] = NULL
+    n[0] = 0
     if r != R_OK:
         return r
     if major != MAJOR_BYTES:
@@ -210,11 +215,13 @@ cdef inline int read_link(Cursor *c, const uint8_t **cid) noexcept nogil:
         cid[0] = p + 5
         c.p = p + 5 + CID_SIZE
         return R_OK
+    cid[0] = NULL
     return drisl_mismatch(c)
 
 
 cdef inline int read_bool(Cursor *c, uint8_t *out) noexcept nogil:
     """False or true, as 0 or 1."""
+    out[0] = 0
     if c.p < c.end and (c.p[0] == CBOR_FALSE or c.p[0] == CBOR_TRUE):
         out[0] = c.p[0] == CBOR_TRUE
         c.p += 1
@@ -236,6 +243,7 @@ cdef inline int read_array(Cursor *c, uint32_t *n) noexcept nogil:
     cdef uint8_t major
     cdef uint64_t count
     cdef int r = cbor_head(c, &major, &count)
+    n[0] = 0
     if r != R_OK:
         return r
     if major != MAJOR_ARRAY:
@@ -253,6 +261,9 @@ cdef inline int read_map(Cursor *c, MapWalk *w) noexcept nogil:
     cdef uint8_t major
     cdef uint64_t count
     cdef int r = cbor_head(c, &major, &count)
+    w.left = 0
+    w.previous = NULL
+    w.previous_n = 0
     if r != R_OK:
         return r
     if major != MAJOR_MAP:
@@ -261,8 +272,6 @@ cdef inline int read_map(Cursor *c, MapWalk *w) noexcept nogil:
     if count > <uint64_t>(c.end - c.p) / 2:
         return R_CBOR_TRUNCATED
     w.left = <uint32_t>count
-    w.previous = NULL
-    w.previous_n = 0
     return R_OK if count <= MAX_MAP_ENTRIES else R_CBOR_LIMIT
 
 

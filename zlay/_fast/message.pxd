@@ -1,6 +1,6 @@
 """One firehose message, decoded strictly from one frame. Slices point into the frame; arrays live in the scratch."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zlay._fast.scratch cimport Scratch
 
 cdef enum:
@@ -54,9 +54,11 @@ cdef struct Peek:                # what a reader needs of a frame: shard and ord
     uint32_t did_off             # 0 = none found
     uint32_t did_n
     uint8_t kind
-    bint is_error                # op -1: error_* are set
-    Slice error_name
+    bint is_error                # op -1
+    Slice error_name             # op -1: error; #info: name. As sent: any bytes, any length; p NULL = none
     Slice error_message
 
-cdef int message_peek(const uint8_t *p, uint32_t n, Peek *out) noexcept nogil               # 0, or a Reason: cannot be cut
-cdef int message_decode(Scratch *s, const uint8_t *p, uint32_t n, Message *m) noexcept nogil  # a Reason; whole frame checked
+# 0, or a Reason: cannot be cut. Any thread.
+cdef int message_peek(const uint8_t *p, uint32_t n, Peek *out) noexcept nogil
+# A Reason; the whole frame is checked. The scratch's thread.
+cdef int message_decode(Scratch *s, const uint8_t *p, uint32_t n, Message *m) noexcept nogil

@@ -1,0 +1,9 @@
+from typing import Literal, TypedDict
+
+class ParsedCar(TypedDict):
+    root: bytes
+    blocks: list[tuple[bytes, bytes]]
+
+def parse(data: bytes, check_hashes: bool = True) -> ParsedCar | str: ...
+def find(data: bytes, cids: list[bytes]) -> list[bytes | None]: ...
+def measure(frames: list[bytes], rounds: int, hashes: Literal["checked", "skipped", "only"] = "checked") -> float: ...
