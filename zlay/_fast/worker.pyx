@@ -41,7 +41,6 @@ from zlay._fast.verdicts cimport (
 cdef enum:
     STACK_BYTES = 1 << 20         # the tree code's recursion is limited to MST depth; far below this
     SCRATCH_BYTES = 48 << 20      # most that one frame of 5 MB may take for indexes and re-encoded nodes
-    KEY_OBJECTS = 4096            # OpenSSL P-256 objects kept per worker, about 2 KiB each
     BATCH = 64                    # frames between two looks at the inbox
     TICK_MS = 100                 # holds are looked at this often
     STALL_MS = 10                 # between two looks for room in the account table
@@ -553,7 +552,7 @@ cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys)
     memset(w.inlet, 0, sizeof(w.inlet[0]))
     if scratch_init(&w.scratch, SCRATCH_BYTES) != 0:
         return -1
-    if key_cache_init(&w.keys, KEY_OBJECTS) != 0:
+    if key_cache_init(&w.keys) != 0:
         return -1
     return table_init(&w.table, entries, keys)
 
