@@ -6,8 +6,14 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
+from zlay.sim.dump import dump
+from zlay.sim.ledger import LedgerWriter
+from zlay.sim.network import Network
+from zlay.sim.recording import RECORDED_MIX, record
+from zlay.sim.replay import Replay
 from zlay.sim.settings import DEFAULT_MIX, MIX_SCALE, START_MODES, SettingError, Settings
 from zlay.sim.simulation import Simulation
 
@@ -72,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spread", action="store_true", help="a loopback address for each host (127.1.0.1:2583 ...) in place of a port"
     )
     add("--ledger", type=Path, default=None, help="the ledger's file; default: a new one in the temporary directory")
+    add("--record", type=Path, default=None, metavar="FILE", help="write --events events to a recording and exit")
+    add("--serve", type=Path, default=None, metavar="FILE", help="serve a recording as fast as sockets take it")
+    add("--dump-json", type=int, default=None, metavar="N", help="print N events and all repositories as JSON and exit")
     add("--tick-ms", type=float, default=_DEFAULTS.tick_ms, help="events are generated this often")
 
 
@@ -90,22 +99,58 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
+def _offline_network(settings: Settings, directory: Path) -> Network:
+    """A network that listens nowhere, with a virtual clock: for recordings and dumps."""
+    settings.virtual_clock = True
+    settings.mix = {**settings.mix, **RECORDED_MIX}
+    addresses = [(f"localhost:{index}", f"http://localhost:{index}") for index in range(settings.hosts)]
+    return Network(settings, addresses, LedgerWriter(settings.ledger or directory / "dump.ledger", settings.seed))
+
+
+def _record(settings: Settings, path: Path) -> int:
+    if settings.events is None:
+        raise SettingError("--record needs --events")
+    settings.ledger = settings.ledger or path.with_suffix(".ledger")
+    network = _offline_network(settings, path.parent)
+    record(network, settings.events, path)
+    network.ledger.close()
+    ready = {"recording": str(path), "events": network.generated, "ledger": str(network.ledger.path)}
+    print(json.dumps(ready), flush=True)
+    return 0
+
+
+def _dump(settings: Settings, events: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="zlay-sim-") as directory:
+        network = _offline_network(settings, Path(directory))
+        dump(network, events, sys.stdout)
+        network.ledger.close()
+    return 0
+
+
+def _serve(running: Simulation | Replay) -> int:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: running.server.stop())
+    print(json.dumps(running.ready()), flush=True)
+    running.server.run()
+    running.close()
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; prints one line of JSON when everything listens. The exit status."""
     try:
-        simulation = Simulation(settings_of(arguments))
-    except SettingError as exc:
+        settings = settings_of(arguments)
+        if arguments.dump_json is not None:
+            return _dump(settings, arguments.dump_json)
+        if arguments.record is not None:
+            return _record(settings, arguments.record)
+        return _serve(Replay(settings, arguments.serve) if arguments.serve else Simulation(settings))
+    except ValueError as exc:  # SettingError, and a file that is no recording
         print(f"zlay sim: {exc}", file=sys.stderr)
         return EXIT_BAD_SETTING
     except OSError as exc:
-        print(f"zlay sim: cannot listen or write: {exc}", file=sys.stderr)
+        print(f"zlay sim: cannot listen, read or write: {exc}", file=sys.stderr)
         return EXIT_NO_ADDRESS
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: simulation.server.stop())
-    print(json.dumps(simulation.ready()), flush=True)
-    simulation.server.run()
-    simulation.close()
-    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

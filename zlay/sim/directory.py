@@ -21,6 +21,7 @@ __all__ = ["Directory", "Operation", "Profile", "did_document", "iso_time"]
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 DID_CHARS = 24  # of base32 after "did:plc:"
+GENESIS_PDS = "https://entryway.sim.test"
 EXPORT_MAX = 1000  # lines of one answer of /export (G6)
 
 
@@ -138,13 +139,16 @@ class Directory:
         self._last[did] = entry
 
     def create(self, handle: str, key: str, pds: str, now_us: int, publish: bool = True) -> str:
-        """Makes a DID by a genesis operation. With `publish` false the directory does not know it afterwards."""
-        operation = self._operation(handle, key, pds, None)
+        """Makes a DID by a genesis operation. With `publish` false the directory does not know it afterwards.
+
+        The genesis names GENESIS_PDS and a second operation the true host, so that DIDs do not depend on ports.
+        """
+        operation = self._operation(handle, key, GENESIS_PDS, None)
         encoded = _encode(operation)
         did = "did:plc:" + _base32(hashlib.sha256(encoded).digest())[:DID_CHARS]
         if publish:
             self._append(did, operation, encoded, now_us)
-            self.profiles[did] = Profile(did, handle, key, pds)
+            self.update(did, handle, key, pds, now_us)
         return did
 
     def update(self, did: str, handle: str, key: str, pds: str, now_us: int) -> None:

@@ -148,6 +148,11 @@ class LedgerWriter:
         self._pending.append(data)
         self._end += len(data)
 
+    @property
+    def pending_bytes(self) -> int:
+        """What `flush` would write."""
+        return self._end - self.written
+
     def append_host(self, index: int, name: str, url: str, first_seq: int) -> None:
         """Notes a host before its first event; again when its numbering starts anew."""
         body = json.dumps({"name": name, "url": url, "first_seq": first_seq}).encode()

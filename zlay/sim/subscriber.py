@@ -38,7 +38,7 @@ class Source(Protocol):
         """The frame at a position after which something is pending."""
 
     def send(self, sock: socket.socket, position: int) -> tuple[int, bytes | memoryview]:
-        """Sends some; the new position, and what the socket has not taken of the frames before it."""
+        """Sends some; the new position (the old one if the socket is full), and what is left of frames before it."""
 
     def left(self, position: int, cursor: int | None) -> None:
         """The subscriber has gone; what stands before the position was handed to its socket, the rest of it maybe."""
@@ -114,7 +114,11 @@ class Subscriber:
             elif self.cut or self.stall_mid_s:
                 return self._send_half(now)
             else:
-                self.position, self.rest = self.source.send(self.sock, self.position)
+                before = self.position
+                self.position, self.rest = self.source.send(self.sock, before)
+                if self.position == before:
+                    self.blocked = True
+                    return True
         return True
 
     def _send_half(self, now: float) -> bool:
