@@ -70,14 +70,11 @@ def _roots(header: object) -> list[Cid]:
 
 
 def _split_section(section: bytes) -> tuple[Cid, bytes]:
-    if section[:2] == b"\x12\x20":  # CIDv0
-        end = 34
-    else:
-        at = 0
-        for _ in range(3):  # version, codec, hash
-            _, at = read_uvarint(section, at)
-        length, at = read_uvarint(section, at)
-        end = at + length
+    at = 0
+    for _ in range(3):  # version, codec, hash
+        _, at = read_uvarint(section, at)
+    length, at = read_uvarint(section, at)
+    end = at + length
     if end > len(section):
         raise CarError("truncated")
     check_cid(section[:end])

@@ -167,9 +167,7 @@ def _decode_link(data: bytes, at: int, tag: int) -> tuple[Cid, int]:
 
 
 def check_cid(raw: bytes) -> None:
-    """DrislError unless `raw` has the shape of a CID: v1 with any codec and hash, or v0; digest length as declared."""
-    if len(raw) == 34 and raw[:2] == b"\x12\x20":
-        return
+    """DrislError unless `raw` has the shape of a CIDv1 with any codec and hash, its digest as long as declared."""
     version, at = read_uvarint(raw, 0)
     if version != 1:
         raise DrislError("CID version")
