@@ -19,7 +19,7 @@ from zlay._fast.message cimport (
 )
 from zlay._fast.node cimport (
     MAX_HEIGHT, MAX_TREE_WORK, SHARED_UNKNOWN, Entry, Node, Subtree, Tree, key_compare, key_height, node_is_empty,
-    node_new, node_read, node_reserve, node_slot, node_write, tree_take
+    node_new, node_read, node_reserve, node_slot, node_write, tree_init, tree_take
 )
 from zlay._fast.scratch cimport Scratch, scratch_alloc, scratch_free, scratch_init
 from zlay._fast.verdicts cimport (
@@ -413,39 +413,35 @@ cdef int _root(Tree *t, const uint8_t **cid) noexcept nogil:
 
 
 cdef int tree_invert(
-    Scratch *s, const Car *car, const uint8_t *root, const RepoOp *ops, uint32_t n, const uint8_t **before
+    Tree *t, const uint8_t *root, const RepoOp *ops, uint32_t n, const uint8_t **before
 ) noexcept nogil:
     """Holds ops against the tree of this root and undoes them; `before` = CID of the root without them. A Reason."""
-    cdef Tree t
     cdef Path path
     cdef uint8_t order[MAX_OPS]
     cdef uint8_t spare[MAX_OPS]
     cdef uint8_t heights[MAX_OPS]
     cdef uint32_t i
     cdef int reason
-    memset(&t, 0, sizeof(t))
-    t.scratch = s
-    t.car = car
-    t.root = <Subtree *>tree_take(&t, sizeof(Subtree))
+    t.root = <Subtree *>tree_take(t, sizeof(Subtree))
     if t.root is NULL or n > MAX_OPS:
         return R_WORK_LIMIT
     memset(t.root, 0, sizeof(Subtree))
     t.root.cid = root
-    reason = node_read(&t, t.root, -1)
+    reason = node_read(t, t.root, -1)
     if reason != R_OK:
         return reason
     for i in range(n):
-        reason = _forward(&t, &ops[i], &path)
+        reason = _forward(t, &ops[i], &path)
         if reason != R_OK:
             return reason
         heights[i] = <uint8_t>path.height
     _sort(ops, order, spare, n)
     for i in range(n):
         path.height = heights[order[i]]
-        reason = _undo(&t, &ops[order[i]], &path)
+        reason = _undo(t, &ops[order[i]], &path)
         if reason != R_OK:
             return reason
-    return _root(&t, before)
+    return _root(t, before)
 
 
 cdef int tree_check(Scratch *s, const Message *m, const Commit *c, bint first) noexcept nogil:
@@ -453,6 +449,7 @@ cdef int tree_check(Scratch *s, const Message *m, const Commit *c, bint first) n
 
     A Reason. Without prevData only a first commit is good, and it must have started from the empty tree (D10).
     """
+    cdef Tree t
     cdef const uint8_t *wanted = m.prev_data
     cdef const uint8_t *before = c.data
     cdef int reason = R_OK
@@ -463,7 +460,8 @@ cdef int tree_check(Scratch *s, const Message *m, const Commit *c, bint first) n
     if m.n_ops > 0:
         reason = _records(s, &c.car, m)
         if reason == R_OK:
-            reason = tree_invert(s, &c.car, c.data, m.ops, m.n_ops, &before)
+            tree_init(&t, s, &c.car)
+            reason = tree_invert(&t, c.data, m.ops, m.n_ops, &before)
     if reason != R_OK:
         return reason
     # No ops: the tree need not be there, it must be the same (D2, B10).
@@ -510,6 +508,7 @@ def invert(car: bytes, root: bytes, ops: list[tuple[str, bytes, bytes | None, by
     cdef Scratch s
     cdef Car parsed
     cdef Slice whole
+    cdef Tree t
     cdef RepoOp raw[MAX_OPS]
     cdef const uint8_t *before = NULL
     cdef int reason
@@ -531,7 +530,8 @@ def invert(car: bytes, root: bytes, ops: list[tuple[str, bytes, bytes | None, by
     whole.n = <uint32_t>len(car)
     reason = car_parse(&s, whole, &parsed, True)
     if reason == R_OK:
-        reason = tree_invert(&s, &parsed, root, raw, <uint32_t>len(ops), &before)
+        tree_init(&t, &s, &parsed)
+        reason = tree_invert(&t, root, raw, <uint32_t>len(ops), &before)
     result = before[:CID_SIZE] if reason == R_OK else b""
     scratch_free(&s)
     return verdicts.REASONS[reason].label, result

@@ -51,7 +51,10 @@ cdef struct Tree:
     size_t buffer_n
     uint64_t work                # against MAX_TREE_WORK
     uint64_t key_bytes           # against MAX_TREE_KEY_BYTES
+    uint64_t written             # nodes written and hashed, and their bytes: what inversion cannot do without
+    uint64_t written_bytes
 
+cdef void tree_init(Tree *t, Scratch *scratch, const Car *car) noexcept nogil   # any memory will do
 cdef void *tree_take(Tree *t, size_t n) noexcept nogil               # 8-byte aligned; NULL = over the scratch's limit
 cdef int key_height(const uint8_t *key, size_t n) noexcept nogil     # C8
 # Reads the node of a subtree that is not read yet; height < 0: the root, whose first key says it. A Reason, and

@@ -8,7 +8,7 @@ Threads: a Tree belongs to the worker whose frame it is made for.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from zlay._fast.car cimport CarBlock, car_find
 from zlay._fast.crypto cimport DIGEST_SIZE, sha256
@@ -35,6 +35,13 @@ cdef const uint8_t *NODE_LINK_HEAD = b"\xd8\x2a\x58\x25\x00\x01\x71\x12\x20"  # 
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
+
+cdef void tree_init(Tree *t, Scratch *scratch, const Car *car) noexcept nogil:
+    """Makes t ready; it owns nothing but what it takes from the scratch."""
+    memset(t, 0, sizeof(t[0]))
+    t.scratch = scratch
+    t.car = car
+
 
 cdef void *tree_take(Tree *t, size_t n) noexcept nogil:
     """n bytes, 8-byte aligned, not zeroed, for as long as the frame's verdict takes. NULL: over the scratch's limit."""
@@ -394,4 +401,6 @@ cdef int node_write(Tree *t, Subtree *s) noexcept nogil:
     memcpy(cid, NODE_LINK_HEAD + LINK_HEAD_BYTES, CID_SIZE - DIGEST_SIZE)
     sha256(t.buffer, p - t.buffer, cid + CID_SIZE - DIGEST_SIZE)
     s.cid = cid
+    t.written += 1
+    t.written_bytes += p - t.buffer
     return R_OK

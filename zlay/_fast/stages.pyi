@@ -1,0 +1,3 @@
+def times(
+    frames: list[bytes], keys: list[tuple[int, bytes]], rounds: int, first: bool = False
+) -> dict[str, float]: ...
