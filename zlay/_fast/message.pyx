@@ -7,166 +7,44 @@ Assumes: the frame's bytes stay where they are as long as the Message is used; t
 Threads: message_peek any (readers); message_decode one per Scratch (workers). One pass, no copy, no recursion.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from zlay._fast.drisl cimport (
-    cbor_head, Cursor, DRISL_DATA, DRISL_UNKNOWN, drisl_skip, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_MAP, MAJOR_NEGATIVE, MAJOR_SIMPLE,
-    MAJOR_TAG, MAJOR_TEXT, MAJOR_UINT, map_next, MapWalk, read_array, read_bool, read_bytes, read_link, read_map,
-    read_text, read_uint, take_null
+    cbor_head, Cursor, DRISL_DATA, DRISL_UNKNOWN, drisl_skip, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_MAP, MAJOR_NEGATIVE,
+    MAJOR_SIMPLE, MAJOR_TAG, MAJOR_TEXT, MAJOR_UINT, map_next, MapWalk, read_array, read_bool, read_bytes, read_link,
+    read_map, read_text, read_uint, take_null
 )
-from zlay._fast.scratch cimport Scratch, scratch_alloc, scratch_free, scratch_init
-from zlay._fast.syntax cimport account_did_valid, datetime_valid, handle_valid, path_collection, tid_parse
+from zlay._fast.fields cimport (
+    F_ACTIVE, F_BLOBS, F_BLOCKS, F_COMMIT, F_DID, F_OPS, F_PREV_DATA, F_REBASE, F_REV, F_SEQ, F_SINCE, F_STATUS,
+    F_TIME, F_TOO_BIG, F_TYPE, F_UNKNOWN, field_of, kind_of, MAX_UNKNOWN_FIELDS, required_fields, text_is
+)
+from zlay._fast.ops cimport ops_read
+from zlay._fast.scratch cimport Scratch, scratch_free, scratch_init
+from zlay._fast.syntax cimport account_did_valid, datetime_valid, handle_valid, tid_parse
 from zlay._fast.verdicts cimport (
-    K_ACCOUNT, K_COMMIT, K_ERROR, K_IDENTITY, K_INFO, K_OBSOLETE, K_SYNC, K_UNKNOWN, R_CBOR_INDEFINITE,
-    R_CBOR_LIMIT, R_CBOR_NOT_SHORTEST, R_CBOR_TRAILING, R_CBOR_TRUNCATED, R_FIELD_BLOCKS_SIZE,
-    R_FIELD_DID, R_FIELD_HANDLE, R_FIELD_MISSING, R_FIELD_REBASE, R_FIELD_REV, R_FIELD_SEQ, R_FIELD_TIME,
-    R_FIELD_TOO_BIG, R_FIELD_TYPE, R_FRAME_HEADER, R_FRAME_INFO, R_FRAME_NO_ACCOUNT, R_FRAME_OBSOLETE, R_FRAME_OP,
-    R_FRAME_PAYLOAD, R_FRAME_TOO_LARGE, R_OK, R_OP_DUPLICATE_PATH, R_OP_PATH, R_OP_SHAPE, R_OPS_TOO_MANY,
-    R_WORK_LIMIT, S_ACTIVE, S_DEACTIVATED, S_DELETED, S_DESYNCHRONIZED, S_INACTIVE, S_SUSPENDED, S_TAKENDOWN,
-    S_THROTTLED
+    K_ACCOUNT, K_COMMIT, K_ERROR, K_INFO, K_OBSOLETE, K_UNKNOWN, R_CBOR_INDEFINITE, R_CBOR_LIMIT, R_CBOR_NOT_SHORTEST,
+    R_CBOR_TRAILING, R_CBOR_TRUNCATED, R_FIELD_BLOCKS_SIZE, R_FIELD_DID, R_FIELD_HANDLE, R_FIELD_MISSING,
+    R_FIELD_REBASE, R_FIELD_REV, R_FIELD_SEQ, R_FIELD_TIME, R_FIELD_TOO_BIG, R_FIELD_TYPE, R_FRAME_HEADER,
+    R_FRAME_INFO, R_FRAME_NO_ACCOUNT, R_FRAME_OBSOLETE, R_FRAME_OP, R_FRAME_PAYLOAD, R_FRAME_TOO_LARGE, R_OK,
+    S_ACTIVE, S_DEACTIVATED, S_DELETED, S_DESYNCHRONIZED, S_INACTIVE, S_SUSPENDED, S_TAKENDOWN, S_THROTTLED
 )
 
 from zlay._fast.verdicts import KINDS, REASONS, STATUSES
 
 cdef enum:
-    MAX_UNKNOWN_FIELDS = 64      # per map of the message (design 14)
     MAX_TEXT_BYTES = 8192        # of t and status, the texts without a syntax: common Go consumers read no more
     MAX_BLOBS = 8192             # of the deprecated list, which common Go consumers still read, up to so many
     DID_MAX = 2048               # B12
-    PATH_SLOTS = 512             # hash slots for at most MAX_OPS paths
     PAYLOAD_DEPTH = 1            # containers around a field of the payload
     PEEK_KEY_MAX = 4             # repo, the longest key that message_peek looks for
     TOOL_SCRATCH_BYTES = 1024 * 1024
-    OP_DEPTH = 3                 # around a field of an op: payload, ops, the op
 
 cdef extern from *:
     """
     #define ZL_SEQ_MAX ((UINT64_C(1) << 53) - 1)
-    #define ZL_PATH_HASH_FACTOR UINT64_C(0x9E3779B97F4A7C15)
     """
     const uint64_t ZL_SEQ_MAX            # A11
-    const uint64_t ZL_PATH_HASH_FACTOR
-
-# Fields of payloads, as bits.
-cdef enum:
-    F_UNKNOWN = 0
-    F_SEQ = 1 << 0
-    F_DID = 1 << 1               # named did or repo
-    F_TIME = 1 << 2
-    F_REV = 1 << 3
-    F_OPS = 1 << 4
-    F_BLOBS = 1 << 5
-    F_SINCE = 1 << 6
-    F_BLOCKS = 1 << 7
-    F_COMMIT = 1 << 8
-    F_REBASE = 1 << 9
-    F_TOO_BIG = 1 << 10
-    F_PREV_DATA = 1 << 11
-    F_HANDLE = 1 << 12
-    F_ACTIVE = 1 << 13
-    F_STATUS = 1 << 14
-    F_TYPE = 1 << 15             # $type, which no payload may have (A5)
-
-    REQUIRED_COMMIT = (
-        F_SEQ | F_DID | F_TIME | F_REV | F_OPS | F_BLOBS | F_SINCE | F_BLOCKS | F_COMMIT | F_REBASE | F_TOO_BIG
-    )
-    REQUIRED_SYNC = F_SEQ | F_DID | F_TIME | F_REV | F_BLOCKS
-    REQUIRED_IDENTITY = F_SEQ | F_DID | F_TIME
-    REQUIRED_ACCOUNT = F_SEQ | F_DID | F_TIME | F_ACTIVE
-    REQUIRED_UNKNOWN = F_SEQ | F_DID     # what sharding and sequencing need
-
-# Fields of ops, as bits.
-cdef enum:
-    OP_ACTION = 1
-    OP_PATH = 2
-    OP_CID = 4
-    OP_PREV = 8
-
-
-cdef inline uint32_t _required(int kind) noexcept nogil:
-    """The fields that this kind of message must have."""
-    if kind == K_COMMIT:
-        return REQUIRED_COMMIT
-    if kind == K_SYNC:
-        return REQUIRED_SYNC
-    if kind == K_IDENTITY:
-        return REQUIRED_IDENTITY
-    return REQUIRED_ACCOUNT if kind == K_ACCOUNT else REQUIRED_UNKNOWN
-
-
-cdef inline uint32_t _optional(int kind) noexcept nogil:
-    """The fields that it may have besides."""
-    if kind == K_COMMIT:
-        return F_PREV_DATA
-    if kind == K_IDENTITY:
-        return F_HANDLE
-    return F_STATUS if kind == K_ACCOUNT else 0
-
-
-cdef inline bint _is(const uint8_t *p, uint32_t n, const char *text, uint32_t text_n) noexcept nogil:
-    return n == text_n and memcmp(p, text, n) == 0
-
-
-cdef int _kind(const uint8_t *t, uint32_t n) noexcept nogil:
-    """The kind of message that t names (B1, B8)."""
-    if _is(t, n, b"#commit", 7):
-        return K_COMMIT
-    if _is(t, n, b"#identity", 9):
-        return K_IDENTITY
-    if _is(t, n, b"#account", 8):
-        return K_ACCOUNT
-    if _is(t, n, b"#sync", 5):
-        return K_SYNC
-    if _is(t, n, b"#info", 5):
-        return K_INFO
-    if _is(t, n, b"#handle", 7) or _is(t, n, b"#tombstone", 10) or _is(t, n, b"#migrate", 8):
-        return K_OBSOLETE
-    return K_UNKNOWN
-
-
-cdef uint32_t _field(int kind, const uint8_t *key, uint32_t n) noexcept nogil:
-    """The bit of a payload's field as this kind of message knows it; F_UNKNOWN = it does not."""
-    cdef uint32_t bit = F_UNKNOWN
-    if n == 3:
-        if memcmp(key, b"seq", 3) == 0:
-            bit = F_SEQ
-        elif memcmp(key, b"did", 3) == 0:
-            bit = F_DID if kind != K_COMMIT else F_UNKNOWN
-        elif memcmp(key, b"rev", 3) == 0:
-            bit = F_REV
-        elif memcmp(key, b"ops", 3) == 0:
-            bit = F_OPS
-    elif n == 4:
-        if memcmp(key, b"repo", 4) == 0:
-            bit = F_DID if kind == K_COMMIT or kind == K_UNKNOWN else F_UNKNOWN
-        elif memcmp(key, b"time", 4) == 0:
-            bit = F_TIME
-    elif n == 5:
-        if memcmp(key, b"since", 5) == 0:
-            bit = F_SINCE
-        elif memcmp(key, b"blobs", 5) == 0:
-            bit = F_BLOBS
-        elif memcmp(key, b"$type", 5) == 0:
-            return F_TYPE
-    elif n == 6:
-        if memcmp(key, b"blocks", 6) == 0:
-            bit = F_BLOCKS
-        elif memcmp(key, b"commit", 6) == 0:
-            bit = F_COMMIT
-        elif memcmp(key, b"rebase", 6) == 0:
-            bit = F_REBASE
-        elif memcmp(key, b"tooBig", 6) == 0:
-            bit = F_TOO_BIG
-        elif memcmp(key, b"active", 6) == 0:
-            bit = F_ACTIVE
-        elif memcmp(key, b"handle", 6) == 0:
-            bit = F_HANDLE
-        elif memcmp(key, b"status", 6) == 0:
-            bit = F_STATUS
-    elif n == 8 and memcmp(key, b"prevData", 8) == 0:
-        bit = F_PREV_DATA
-    return bit & (_required(kind) | _optional(kind))
 
 
 # --- the header ---
@@ -193,7 +71,7 @@ cdef int _read_header(Cursor *c, Message *m) noexcept nogil:
                 return R_FRAME_HEADER
             if r == R_OK and m.type_name.n > MAX_TEXT_BYTES:
                 return R_CBOR_LIMIT
-        elif _is(key, n, b"op", 2):
+        elif text_is(key, n, b"op", 2):
             start = c.p
             r = drisl_skip(c, DRISL_DATA, PAYLOAD_DEPTH)
             if r == R_OK:
@@ -214,117 +92,8 @@ cdef int _read_header(Cursor *c, Message *m) noexcept nogil:
         return r
     if op == 0 or (op == 1 and m.type_name.n == 0):
         return R_FRAME_HEADER
-    m.kind = K_ERROR if op == -1 else _kind(m.type_name.p, m.type_name.n)
+    m.kind = K_ERROR if op == -1 else kind_of(m.type_name.p, m.type_name.n)
     return R_OK
-
-
-# --- ops ---
-
-cdef inline uint64_t _path_hash(const uint8_t *p, uint32_t n) noexcept nogil:
-    cdef uint64_t h = n
-    cdef uint64_t word
-    while n >= 8:
-        memcpy(&word, p, 8)
-        h = (h ^ word) * ZL_PATH_HASH_FACTOR
-        h ^= h >> 32
-        p += 8
-        n -= 8
-    word = 0
-    memcpy(&word, p, n)
-    h = (h ^ word) * ZL_PATH_HASH_FACTOR
-    return h ^ (h >> 32)
-
-
-cdef bint _paths_differ(const RepoOp *ops, uint32_t n_ops) noexcept nogil:
-    """No path stands twice (B3). At worst, all hashes alike, n_ops squared / 2 comparisons: 20,000."""
-    cdef uint16_t[PATH_SLOTS] slots      # op index + 1; 0 = empty
-    cdef uint32_t i, at
-    cdef const RepoOp *other
-    memset(slots, 0, sizeof(slots))
-    for i in range(n_ops):
-        at = <uint32_t>(_path_hash(ops[i].path.p, ops[i].path.n) % PATH_SLOTS)
-        while slots[at] != 0:
-            other = &ops[slots[at] - 1]
-            if other.path.n == ops[i].path.n and memcmp(other.path.p, ops[i].path.p, other.path.n) == 0:
-                return False
-            at = (at + 1) % PATH_SLOTS
-        slots[at] = <uint16_t>(i + 1)
-    return True
-
-
-cdef int _read_action(Cursor *c, RepoOp *op) noexcept nogil:
-    cdef const uint8_t *text
-    cdef uint32_t n
-    cdef int r = read_text(c, &text, &n)
-    if r != R_OK:
-        return r
-    if _is(text, n, b"create", 6):
-        op.action = OP_CREATE
-    elif _is(text, n, b"update", 6):
-        op.action = OP_UPDATE
-    elif _is(text, n, b"delete", 6):
-        op.action = OP_DELETE
-    else:
-        return R_OP_SHAPE
-    return R_OK
-
-
-cdef int _read_op(Cursor *c, RepoOp *op) noexcept nogil:
-    """One op (B3): its fields, their types, and that action, cid and prev fit together."""
-    cdef MapWalk w
-    cdef const uint8_t *key
-    cdef uint32_t n, seen = 0, unknown = 0
-    cdef int r = read_map(c, &w)
-    op.cid = op.prev = NULL
-    while r == R_OK and w.left > 0:
-        r = map_next(c, &w, &key, &n)
-        if r != R_OK:
-            return r
-        if _is(key, n, b"cid", 3):
-            seen |= OP_CID
-            if not take_null(c):
-                r = read_link(c, &op.cid)
-        elif _is(key, n, b"path", 4):
-            seen |= OP_PATH
-            r = read_text(c, &op.path.p, &op.path.n)
-            if r == R_OK:
-                op.collection_n = path_collection(op.path.p, op.path.n)
-                if op.collection_n == 0:
-                    return R_OP_PATH
-        elif _is(key, n, b"prev", 4):
-            r = read_link(c, &op.prev)
-        elif _is(key, n, b"action", 6):
-            seen |= OP_ACTION
-            r = _read_action(c, op)
-        else:
-            unknown += 1
-            if unknown > MAX_UNKNOWN_FIELDS:
-                return R_CBOR_LIMIT
-            r = drisl_skip(c, DRISL_UNKNOWN, OP_DEPTH)
-    if r != R_OK:
-        return r
-    if seen != OP_ACTION | OP_PATH | OP_CID:
-        return R_FIELD_MISSING
-    if (op.cid != NULL) != (op.action != OP_DELETE) or (op.prev != NULL) != (op.action != OP_CREATE):
-        return R_OP_SHAPE
-    return R_OK
-
-
-cdef int _read_ops(Cursor *c, Scratch *s, Message *m) noexcept nogil:
-    cdef uint32_t i
-    cdef int r = read_array(c, &m.n_ops)
-    if r != R_OK or m.n_ops == 0:
-        return r
-    if m.n_ops > MAX_OPS:
-        return R_OPS_TOO_MANY
-    m.ops = <RepoOp *>scratch_alloc(s, m.n_ops * sizeof(RepoOp))      # the scratch's, until its reset
-    if m.ops == NULL:
-        return R_WORK_LIMIT
-    for i in range(m.n_ops):
-        r = _read_op(c, &m.ops[i])
-        if r != R_OK:
-            return r
-    return R_OK if _paths_differ(m.ops, m.n_ops) else R_OP_DUPLICATE_PATH
 
 
 # --- payload fields, each after its key ---
@@ -379,17 +148,17 @@ cdef int _read_status(Cursor *c, Message *m) noexcept nogil:
         return r
     if n > MAX_TEXT_BYTES:
         return R_CBOR_LIMIT
-    if _is(text, n, b"deactivated", 11):
+    if text_is(text, n, b"deactivated", 11):
         m.status = S_DEACTIVATED
-    elif _is(text, n, b"suspended", 9):
+    elif text_is(text, n, b"suspended", 9):
         m.status = S_SUSPENDED
-    elif _is(text, n, b"takendown", 9):
+    elif text_is(text, n, b"takendown", 9):
         m.status = S_TAKENDOWN
-    elif _is(text, n, b"deleted", 7):
+    elif text_is(text, n, b"deleted", 7):
         m.status = S_DELETED
-    elif _is(text, n, b"desynchronized", 14):
+    elif text_is(text, n, b"desynchronized", 14):
         m.status = S_DESYNCHRONIZED
-    elif _is(text, n, b"throttled", 9):
+    elif text_is(text, n, b"throttled", 9):
         m.status = S_THROTTLED
     else:
         m.status = S_INACTIVE        # an open set (B6)
@@ -421,7 +190,7 @@ cdef int _read_field(Cursor *c, const uint8_t *frame, Scratch *s, Message *m, ui
         r = _read_tid(c, &m.rev)
         return R_FIELD_REV if r == R_OK and m.rev == 0 else r      # 0 = no rev yet: newer than nothing
     if bit == F_OPS:
-        return _read_ops(c, s, m)
+        return ops_read(c, s, &m.ops, &m.n_ops)
     if bit == F_BLOCKS:
         r = read_bytes(c, &m.blocks.p, &m.blocks.n)
         if r == R_OK and m.blocks.n > (MAX_COMMIT_BLOCKS_BYTES if m.kind == K_COMMIT else MAX_SYNC_BLOCKS_BYTES):
@@ -459,7 +228,7 @@ cdef int _read_payload(Cursor *c, const uint8_t *frame, Scratch *s, Message *m) 
         r = map_next(c, &w, &key, &n)
         if r != R_OK:
             return r
-        bit = _field(m.kind, key, n)
+        bit = field_of(m.kind, key, n)
         if bit == F_TYPE:
             return R_FRAME_PAYLOAD
         if bit & seen:                   # repo after did, in an unknown kind: did names the account
@@ -474,7 +243,7 @@ cdef int _read_payload(Cursor *c, const uint8_t *frame, Scratch *s, Message *m) 
             r = drisl_skip(c, DRISL_UNKNOWN, PAYLOAD_DEPTH)
     if r != R_OK:
         return r
-    missing = _required(m.kind) & ~seen
+    missing = required_fields(m.kind) & ~seen
     if missing == 0:
         return R_OK
     if missing & F_DID and m.kind == K_UNKNOWN:
@@ -588,9 +357,9 @@ cdef int _peek_header(Cursor *c, Peek *out) noexcept nogil:
         r = _loose_text(c, &key)
         if r != R_OK:
             return r
-        if key.p != NULL and _is(key.p, key.n, b"t", 1):
+        if key.p != NULL and text_is(key.p, key.n, b"t", 1):
             r = _loose_text(c, &t)
-        elif key.p != NULL and _is(key.p, key.n, b"op", 2):
+        elif key.p != NULL and text_is(key.p, key.n, b"op", 2):
             start = c.p
             r = _loose_skip(c)
             out.is_error = r == R_OK and start[0] == 0x20
@@ -603,7 +372,7 @@ cdef int _peek_header(Cursor *c, Peek *out) noexcept nogil:
     elif t.p == NULL:
         return R_FRAME_HEADER
     else:
-        out.kind = _kind(t.p, t.n)
+        out.kind = kind_of(t.p, t.n)
     return R_OK
 
 
@@ -616,9 +385,9 @@ cdef int _peek_notice(Cursor *c, uint64_t left, Peek *out) noexcept nogil:
         r = _loose_text(c, &key)
         if r != R_OK:
             return r
-        if key.p != NULL and (_is(key.p, key.n, b"error", 5) if out.is_error else _is(key.p, key.n, b"name", 4)):
+        if key.p != NULL and (text_is(key.p, key.n, b"error", 5) if out.is_error else text_is(key.p, key.n, b"name", 4)):
             r = _loose_text(c, &out.error_name)
-        elif key.p != NULL and _is(key.p, key.n, b"message", 7):
+        elif key.p != NULL and text_is(key.p, key.n, b"message", 7):
             r = _loose_text(c, &out.error_message)
         else:
             r = _loose_skip(c)
@@ -657,7 +426,7 @@ cdef int message_peek(const uint8_t *p, uint32_t n, Peek *out) noexcept nogil:
             return r
         if key.p == NULL or key.n > PEEK_KEY_MAX:
             return R_OK
-        bit = _field(K_UNKNOWN if out.kind == K_OBSOLETE else out.kind, key.p, key.n)
+        bit = field_of(K_UNKNOWN if out.kind == K_OBSOLETE else out.kind, key.p, key.n)
         start = c.p
         if bit == F_SEQ:
             r = _loose_head(&c, &major, &number)

@@ -1,0 +1,1 @@
+"""The ops of a #commit: nothing of it is for Python."""
