@@ -137,9 +137,11 @@ cdef class Repo:
         """
         cdef uint8_t old_data[32]
         cdef uint8_t old_head[32]
+        cdef uint8_t old_signature[64]
         cdef uint64_t old_rev = self.rev
         memcpy(old_data, self.data, DIGEST_SIZE)
         memcpy(old_head, self.head, DIGEST_SIZE)
+        memcpy(old_signature, self.signature, SIGNATURE_SIZE)
         self.n_ops = 0
         self._write(rng, rev, time, creates, updates, deletes, text_n)
         self.mark += 1
@@ -154,6 +156,7 @@ cdef class Repo:
             self._take_back()
             memcpy(self.data, old_data, DIGEST_SIZE)
             memcpy(self.head, old_head, DIGEST_SIZE)
+            memcpy(self.signature, old_signature, SIGNATURE_SIZE)
             self.rev = old_rev
         return built
 
