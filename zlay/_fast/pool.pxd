@@ -8,7 +8,7 @@ cdef struct Frame:               # one complete message; owner = the thread or l
     uint8_t *data
     uint32_t n                   # bytes of the message
     uint32_t cap
-    # Bytes charged to host's credit; given back by whoever ends the frame's life (drop: worker; pass: log writer at sync)
+    # Bytes charged to the host; given back by whoever ends the frame's life (drop: worker; pass: log writer at sync)
     uint32_t cost
     uint32_t did_off             # from message_peek; 0 = none
     uint32_t did_n
