@@ -20,6 +20,7 @@ cdef struct Request:
     Request *next
     uint32_t host_id
     uint32_t n
+    uint8_t force              # of a resolution: ask the directory itself
     uint8_t did[261]
 
 
@@ -38,8 +39,8 @@ cdef RequestList _lists[REQUEST_KINDS]
 
 
 cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id) noexcept nogil:
-    """Asks. The DID is copied. 0, or -1 when memory is out or the DID is longer than any can be."""
-    cdef RequestList *q = &_lists[kind]
+    """Asks. The DID is copied. A refresh waits on the list of resolutions, with its mark. 0, or -1 when memory is out or the DID is longer than any can be."""
+    cdef RequestList *q = &_lists[REQUEST_RESOLVE if kind == REQUEST_REFRESH else kind]
     cdef Request *r
     if n > MAX_DID:
         return -1
@@ -55,6 +56,7 @@ cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id)
     r.next = NULL
     r.host_id = host_id
     r.n = n
+    r.force = kind == REQUEST_REFRESH
     memcpy(r.did, did, n)
     if q.last != NULL:
         q.last.next = r
@@ -104,8 +106,15 @@ cdef Request *_take(RequestList *q, int most, uint64_t timeout_us, int *n, Reque
         zl_futex_wait(&q.bell, bell, <int64_t>((until - now) // 1000 + 1))
 
 
+LOAD = REQUEST_LOAD
+RESOLVE = REQUEST_RESOLVE
+RECHECK = REQUEST_RECHECK
+STATUS = REQUEST_STATUS
+RESYNC = REQUEST_RESYNC
+
+
 def take(int kind, int most, double timeout_s):
-    """Up to `most` waiting requests of a kind, as (did, host_id) pairs; [] after `timeout_s` or when closed.
+    """Up to `most` waiting requests of a kind, as (did, host_id, force) triples; [] after `timeout_s` or when closed.
 
     Any thread. The interpreter is released while waiting.
     """
@@ -122,7 +131,7 @@ def take(int kind, int most, double timeout_s):
     out = []
     r = taken
     while r != NULL:
-        out.append(((<bytes>r.did[:r.n]).decode("ascii", "replace"), r.host_id))
+        out.append(((<bytes>r.did[:r.n]).decode("ascii", "replace"), r.host_id, r.force != 0))
         r = r.next
     with nogil:
         zl_lock(&q.mutex)
@@ -142,8 +151,12 @@ def put(int kind, str did, uint32_t host_id=0):
 def waiting():
     """Requests waiting and asked so far, by kind. Any thread."""
     cdef int k
-    names = ("load", "resolve", "refresh", "recheck", "status", "resync")
-    return {names[k]: (_lists[k].waiting, _lists[k].asked) for k in range(REQUEST_KINDS)}
+    kinds = {"load": LOAD, "resolve": RESOLVE, "recheck": RECHECK, "status": STATUS, "resync": RESYNC}
+    out = {}
+    for name, number in kinds.items():
+        k = number
+        out[name] = (_lists[k].waiting, _lists[k].asked)
+    return out
 
 
 def open_lists():

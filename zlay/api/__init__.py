@@ -1,0 +1,1 @@
+"""HTTP: public XRPC, the firehose's upgrade, admin, health and metrics."""

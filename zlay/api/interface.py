@@ -1,0 +1,82 @@
+"""What the HTTP side needs of the relay. Implemented by `zlay.relay`; every method may be called from any thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from zlay.state.interface import Store
+
+__all__ = ["HostView", "RelayView"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One host as operators and peers may see it. Times are unix microseconds; None = never or not known."""
+
+    id: int
+    hostname: str
+    no_tls: bool
+    status: str  # E20
+    connected: bool
+    last_seq: int | None  # last upstream seq processed
+    account_count: int
+    account_limit: int | None  # None = by tier
+    failed_attempts: int
+    failure_kind: str | None
+    failure_text: str | None
+    failure_us: int | None
+    next_retry_s: float | None
+    created_us: int
+    frames: int
+    bytes: int
+    published: int
+    reasons: dict[str, int]  # verdicts on its frames, by reason
+
+
+class RelayView(Protocol):
+    """The running relay."""
+
+    @property
+    def store(self) -> Store:
+        """State in SQL."""
+
+    def hosts(self) -> Sequence[HostView]:
+        """All hosts by id, from memory."""
+
+    def host(self, hostname: str) -> HostView | None:
+        """One host by its normalised name, from memory."""
+
+    def host_name(self, host_id: int) -> tuple[str, bool] | None:
+        """(hostname, no_tls) of a host."""
+
+    def request_crawl(self, hostname: str, address: str | None) -> None:
+        """Adds a host after the checks of E15, or calls an idle one again. `address` = who asks; None = an admin.
+
+        Raises HostRefused.
+        """
+
+    def shutdown(self, reason: str) -> None:
+        """The graceful stop; returns at once."""
+
+    def alive(self) -> bool:
+        """Whether the parts that move events run: from counters, without waiting for anything."""
+
+    def readiness(self) -> list[str]:
+        """Why the relay is not ready; empty = it is. Without waiting for anything."""
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for people, from counters."""
+
+    def metrics(self) -> bytes:
+        """Figures for Prometheus, in its text form."""
+
+    def refuse_consumer(self, address: str) -> str | None:
+        """Why one more consumer from this address is too many; None = it is welcome."""
+
+    def accept_consumer(self, sock: socket.socket, address: str, cursor: int | None, agent: str, first: bytes) -> None:
+        """Gives the socket, after the upgrade's answer, to a consumer of its own; `first` = bytes it has sent already."""

@@ -1,0 +1,146 @@
+"""Which request goes where, on which port, with which method. Any thread; no state but what it was made with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsproto.connection import ConnectionType
+from wsproto.events import AcceptConnection, RejectConnection
+from wsproto.events import Request as WsRequest
+from wsproto.handshake import H11Handshake
+from wsproto.utilities import RemoteProtocolError
+
+from zlay import __version__
+from zlay.api import admin, xrpc
+from zlay.api.message import Request, Response, XrpcError, error_response, json_response
+from zlay.firehose import parse_cursor
+
+if TYPE_CHECKING:
+    import socket
+
+    from zlay.api.connection import Upgrade
+    from zlay.api.interface import RelayView
+
+__all__ = ["RelayRouter"]
+
+FIREHOSE = "/xrpc/com.atproto.sync.subscribeRepos"
+TEXT = "text/plain; charset=utf-8"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+ROOT_TEXT = (
+    f"zlay {__version__}: an AT Protocol relay.\n\nThe firehose is at {FIREHOSE}.\n"
+    "Most of the XRPC endpoints are under /xrpc/com.atproto.sync.\n"
+)
+
+
+class RelayRouter:
+    """Routes for one relay; `password` opens /admin."""
+
+    def __init__(self, relay: RelayView, password: str | None) -> None:
+        self._relay = relay
+        self._password = password
+
+    def instant(self, request: Request) -> Response | None:
+        """Health and what needs no handler: from counters, in the epoll thread."""
+        if request.method == "OPTIONS":
+            return _preflight()
+        reads = request.method in ("GET", "HEAD")
+        if request.path in ("/xrpc/_health", "/_health", "/_healthz"):
+            if not reads:
+                return _not_allowed("GET, HEAD")
+            if self._relay.alive():
+                return json_response({"version": __version__, "status": "ok"})
+            return json_response({"version": __version__, "status": "failing"}, 503)
+        if request.path == "/_readyz" and reads:
+            reasons = self._relay.readiness()
+            return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        return None
+
+    def handle(self, request: Request) -> Response:
+        """Everything else. Raises XrpcError."""
+        path, method = request.path, request.method
+        if path.startswith("/xrpc/"):
+            return self._xrpc(request, path.removeprefix("/xrpc/"))
+        if request.is_internal:
+            found = self._internal(request)
+            if found is not None:
+                return found
+        if path == "/" and method in ("GET", "HEAD"):
+            return Response(200, ROOT_TEXT.encode(), TEXT)
+        return error_response(404, "NotFound", "no such page")
+
+    def _xrpc(self, request: Request, nsid: str) -> Response:
+        if nsid in xrpc.QUERIES:
+            if request.method not in ("GET", "HEAD"):
+                return _not_allowed("GET, HEAD")
+            return xrpc.QUERIES[nsid](self._relay, request)
+        if nsid in xrpc.PROCEDURES:
+            if request.method != "POST":
+                return _not_allowed("POST")
+            return xrpc.PROCEDURES[nsid](self._relay, request)
+        if request.path == FIREHOSE:
+            if request.method != "GET":
+                return _not_allowed("GET")
+            return Response(426, _UPGRADE_BODY, headers=[("Upgrade", "websocket"), ("Connection", "Upgrade")])
+        return error_response(501, "MethodNotImplemented", "this relay does not offer the method")
+
+    def _internal(self, request: Request) -> Response | None:
+        path, method = request.path, request.method
+        if path.startswith("/admin/"):
+            admin.authorize(request, self._password)
+            handler = admin.ADMIN.get((method, path))
+            if handler is not None:
+                return handler(self._relay, request)
+            allowed = [m for m, p in admin.ADMIN if p == path]
+            return _not_allowed(", ".join(allowed)) if allowed else None
+        if method in ("GET", "HEAD"):
+            if path == "/metrics":
+                return Response(200, self._relay.metrics(), METRICS)
+            if path == "/_stats":
+                return json_response(self._relay.stats())
+        return None
+
+    def subscribe(self, upgrade: Upgrade, sock: socket.socket) -> Response | None:
+        """A1, A2: the upgrade's answer, then the socket goes to its consumer."""
+        request = upgrade.request
+        if request.path != FIREHOSE:
+            return error_response(404, "NotFound", "no WebSocket here")
+        if request.method != "GET":
+            return _not_allowed("GET")
+        cursor = parse_cursor(request.parameters().get("cursor"))
+        refusal = self._relay.refuse_consumer(request.address)
+        if refusal is not None:
+            return Response(429, json_response({"error": "RateLimitExceeded", "message": refusal}).body,
+                            headers=[("Retry-After", "30")])  # fmt: skip
+        handshake = H11Handshake(ConnectionType.SERVER)
+        try:
+            handshake.initiate_upgrade_connection(upgrade.raw_headers, upgrade.target)
+            asked = next(handshake.events())
+            if isinstance(asked, RejectConnection) or not isinstance(asked, WsRequest):
+                raise RemoteProtocolError("the upgrade is refused")
+            server = [(b"server", f"zlay/{__version__} (atproto-relay)".encode())]
+            answer = handshake.send(AcceptConnection(extra_headers=server))
+        except (RemoteProtocolError, StopIteration) as exc:
+            raise XrpcError(400, "InvalidRequest", f"not a WebSocket upgrade: {exc}") from None
+        if sock.send(answer) != len(answer):  # a fresh socket's buffer takes 200 bytes, or the peer plays games
+            raise XrpcError(400, "InvalidRequest", "the client does not read")
+        agent = request.headers.get("user-agent", "")
+        self._relay.accept_consumer(sock, request.address, cursor, agent, upgrade.leftover)
+        return None
+
+
+_UPGRADE_BODY = json_response({"error": "UpgradeRequired", "message": "this endpoint speaks WebSocket"}).body
+
+
+def _not_allowed(allowed: str) -> Response:
+    body = json_response({"error": "MethodNotAllowed", "message": f"allowed: {allowed}"}).body
+    return Response(405, body, headers=[("Allow", allowed)])
+
+
+def _preflight() -> Response:
+    """CORS: any origin may read (E21)."""
+    headers = [
+        ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
+        ("Access-Control-Allow-Headers", "Authorization, Content-Type, atproto-accept-labelers, atproto-proxy"),
+        ("Access-Control-Max-Age", "86400"),
+    ]
+    return Response(204, b"", "text/plain; charset=utf-8", headers)

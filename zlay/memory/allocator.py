@@ -1,0 +1,83 @@
+"""ZLAY_ALLOCATOR: which library serves malloc in this process.
+
+Only LD_PRELOAD can decide that, before the process begins: `ensure` replaces the process by itself with it set, then
+looks into /proc/self/maps whether the library is really there. It serves what C libraries and `zl_malloc` allocate;
+the interpreter's own objects always live in its built-in mimalloc. Main thread, before other threads and large imports.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import sys
+from pathlib import Path
+
+from zlay import logs
+from zlay.errors import StartError
+
+__all__ = ["PACKAGES", "ensure", "loaded"]
+
+MARK = "ZLAY_REEXECUTED"  # set for the new process, so that a library that does not load cannot make it loop
+PACKAGES = {  # name -> (library, Debian package)
+    "mimalloc": ("libmimalloc.so.2", "libmimalloc2.0"),
+    "jemalloc": ("libjemalloc.so.2", "libjemalloc2"),
+    "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+}
+_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/lib",
+    "/lib",
+)
+
+log = logs.get("memory")
+
+
+def _library(name: str) -> Path:
+    """The file of an allocator. Raises StartError when it is not on this machine."""
+    if "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise StartError(f"ZLAY_ALLOCATOR={name}: there is no such file")
+        return path
+    if name not in PACKAGES:
+        raise StartError(f"ZLAY_ALLOCATOR={name}: expected glibc, {', '.join(PACKAGES)}, or a library's path")
+    soname, package = PACKAGES[name]
+    stem = soname.split(".so")[0]
+    for folder in _FOLDERS:
+        for path in sorted(Path(folder).glob(f"{stem}.so.*")):
+            return path
+    if ctypes.util.find_library(stem.removeprefix("lib")):
+        return Path(soname)  # the loader knows where
+    raise StartError(f"ZLAY_ALLOCATOR={name}: {soname} is not installed (Debian: apt-get install {package})")
+
+
+def loaded(name: str) -> bool:
+    """Whether a library whose file name contains `name` is mapped into this process."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return any(name in line.rpartition("/")[2] for line in maps.splitlines() if ".so" in line)
+
+
+def _command() -> list[str]:
+    """This very process's command line, interpreter options included."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def ensure(name: str) -> None:
+    """Goes on only under the allocator `name`; otherwise this process becomes a new one. Raises StartError."""
+    if name in ("", "glibc"):
+        log.info("allocator", name="glibc" if "LD_PRELOAD" not in os.environ else "LD_PRELOAD of the caller")
+        return
+    library = _library(name)
+    if loaded(library.name.split(".so")[0]):
+        log.info("allocator", name=name, library=str(library))
+        return
+    if os.environ.get(MARK) == name:
+        raise StartError(f"ZLAY_ALLOCATOR={name}: {library} did not load (LD_PRELOAD is ignored for this program?)")
+    environment = dict(os.environ)
+    earlier = environment.get("LD_PRELOAD")
+    environment["LD_PRELOAD"] = f"{library}:{earlier}" if earlier else str(library)
+    environment[MARK] = name
+    os.execve(sys.executable, _command(), environment)

@@ -1,0 +1,100 @@
+"""Background threads that nobody forgets: each has a name, an owner, and an end that is noticed.
+
+A thread that ends by an exception is said, counted, and started again after a pause that grows; while it is down the
+process is not ready (`faults`). A thread that returns has done its work. The interpreter's own threads only: plain OS
+threads of the compiled core report their end through the structures they serve.
+`Supervisor` may be used from any thread; `join` from the one that stops the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zlay import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Supervisor"]
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+QUIET_S = 60.0  # a thread that ran this long begins with the first pause again
+
+log = logs.get("threads")
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One thread's record. Written by that thread; read by any."""
+
+    name: str
+    thread: threading.Thread | None = None
+    failures: int = 0
+    fault: str | None = None
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts threads and keeps them running until `stopping`."""
+
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # guards _watched
+    _watched: list[_Watched] = field(default_factory=list)
+
+    def spawn(self, name: str, target: Callable[[], None]) -> None:
+        """Runs `target` on a thread of its own until it returns; after an exception, again."""
+        watched = _Watched(name)
+        thread = threading.Thread(target=self._run, args=(watched, target), name=name, daemon=True)
+        watched.thread = thread
+        with self._lock:
+            self._watched.append(watched)
+        thread.start()
+
+    def _run(self, watched: _Watched, target: Callable[[], None]) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            began = time.monotonic()
+            try:
+                target()
+            except Exception as exc:
+                watched.failures += 1
+                watched.fault = f"thread {watched.name} failed: {type(exc).__name__}: {exc}"
+                log.error("thread failed", thread=watched.name, error=str(exc), trace=traceback.format_exc())
+            else:
+                watched.fault = None
+                return
+            if time.monotonic() - began > QUIET_S:
+                pause = FIRST_PAUSE_S
+            if self._stopping.wait(pause):
+                return
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            watched.fault = None
+
+    def stopping(self) -> None:
+        """From here on failed threads are not started again."""
+        self._stopping.set()
+
+    def faults(self) -> list[str]:
+        """What is wrong with which thread, now."""
+        with self._lock:
+            return [watched.fault for watched in self._watched if watched.fault]
+
+    def failures(self) -> dict[str, int]:
+        """Failures so far by thread name."""
+        with self._lock:
+            return {watched.name: watched.failures for watched in self._watched}
+
+    def join(self, timeout_s: float) -> list[str]:
+        """Waits for all threads to end, at most `timeout_s` in all; returns the names of those that run on."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            watched = list(self._watched)
+        for one in watched:
+            if one.thread is not None and one.thread is not threading.current_thread():
+                one.thread.join(max(0.0, deadline - time.monotonic()))
+        return [one.name for one in watched if one.thread is not None and one.thread.is_alive()]
