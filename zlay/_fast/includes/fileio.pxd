@@ -39,6 +39,7 @@ cdef extern from "<unistd.h>" nogil:
     int fsync(int fd)
     int unlinkat(int dirfd, const char *path, int flags)
     int dup(int fd)
+    int ftruncate(int fd, int64_t n)
 
 cdef extern from "<sys/stat.h>" nogil:
     cdef struct stat_s "stat":
