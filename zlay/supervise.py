@@ -61,7 +61,7 @@ class Supervisor:
             began = time.monotonic()
             try:
                 target()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, it is said and the thread lives on
                 watched.failures += 1
                 watched.fault = f"thread {watched.name} failed: {type(exc).__name__}: {exc}"
                 log.error("thread failed", thread=watched.name, error=str(exc), trace=traceback.format_exc())

@@ -178,7 +178,7 @@ class HttpServer:
             return self._router.handle(request)
         except XrpcError as exc:
             return error_response(exc.status, exc.error, exc.message)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - one request must not end a handler
             path = request.request.path if isinstance(request, Upgrade) else request.path
             log.warn_rate(f"failed {path}", "a request failed", path=path, error=f"{type(exc).__name__}: {exc}")
             return error_response(500, "InternalServerError", "the request failed; the log says why")
