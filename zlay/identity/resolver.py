@@ -70,6 +70,7 @@ class Resolver:
         threads: int,
         next_resolve: Callable[[float], ResolveRequest | None],
         post_identity: Callable[[Identity], None],
+        next_rechecks: Callable[[float], Sequence[str]] | None = None,
         allow_private: bool,
         keep_alive: bool = True,
         recycle_after: int = 0,
@@ -77,12 +78,14 @@ class Resolver:
     ) -> None:
         """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
 
+        `next_rechecks(timeout_s)` waits for DIDs to `recheck`; None = they come by that method alone.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
         """
         self._store = store
         self._directories = Directories(plc_urls)
         self._threads = threads
         self._next_resolve = next_resolve
+        self._next_rechecks = next_rechecks
         self._post_identity = post_identity
         self._allow_private = allow_private
         self._keep_alive = keep_alive
@@ -106,7 +109,8 @@ class Resolver:
             return []
         plc = [(f"resolver-{n}", self._run_plc) for n in range(self._threads)]
         web = [(f"resolver-web-{n}", self._run_web) for n in range(WEB_THREADS)]
-        return [*plc, *web, ("identity-saver", self._saver.run)]
+        rechecks = [("resolver-rechecks", self._run_rechecks)] if self._next_rechecks is not None else []
+        return [*plc, *web, *rechecks, ("identity-saver", self._saver.run)]
 
     def stop(self) -> None:
         """Asks all threads to end; they do within the time of one request."""
@@ -168,6 +172,11 @@ class Resolver:
                 self._answer(request, asker)
         finally:
             asker.close()
+
+    def _run_rechecks(self) -> None:
+        while self._next_rechecks is not None and not self._stop.is_set():
+            for did in self._next_rechecks(REQUEST_WAIT_S):
+                self.recheck(did)
 
     def _new_asker(self) -> Asker:
         return Asker(

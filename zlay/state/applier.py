@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from zlay import logs
 from zlay.errors import StateError
@@ -26,24 +26,14 @@ if TYPE_CHECKING:
     from zlay.pipeline.types import AccountDelta, HostCursor
     from zlay.state.interface import Store
 
-__all__ = ["Applier", "DirtyAccounts"]
+__all__ = ["Applier"]
 
 GROUP_INTERVAL_S = 0.25  # bounds how long changed accounts stay pinned and how much is read again after a kill
 CURSOR_INTERVAL_S = 4.0  # A20
 SYNC_POLL_S = 0.002  # a group commit of the log takes about as long
-SYNC_WAIT_S = 10.0  # a log that has not synced for this long is in trouble of its own, which it reports
+SYNC_WAIT_S = 1.0  # a log that has not synced for this long is in trouble of its own, which it reports
 
 log = logs.get("state")
-
-
-class DirtyAccounts(Protocol):
-    """The pipeline as the applier sees it."""
-
-    def collect_dirty(self, up_to_seq: int) -> list[AccountDelta]:
-        """The newest state of every account changed by an event at or below `up_to_seq` and not collected since."""
-
-    def set_applied(self, seq: int) -> None:
-        """Accounts changed at or below `seq` need not stay in memory any longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +52,21 @@ class Applier:
     def __init__(
         self,
         store: Store,
-        accounts: DirtyAccounts,
         *,
+        collect_dirty: Callable[[], list[AccountDelta]],
+        set_applied: Callable[[int], None],
         synced_end: Callable[[], int],
         collect_cursors: Callable[[int], tuple[list[HostCursor], int]],
         interval_s: float = GROUP_INTERVAL_S,
     ) -> None:
-        """`collect_cursors(synced_end)` gives the hosts' cursors and dedup_from; it is called from one thread only."""
+        """`collect_dirty()` gives the newest state of every account changed since its last call.
+
+        `set_applied(seq)` hears that accounts changed at or below `seq` need not stay in memory any longer.
+        `collect_cursors(synced_end)` gives the hosts' cursors and dedup_from. All are called from one thread only.
+        """
         self._store = store
-        self._accounts = accounts
+        self._collect_dirty = collect_dirty
+        self._set_applied = set_applied
         self._synced_end = synced_end
         self._collect_cursors = collect_cursors
         self._interval_s = interval_s
@@ -79,7 +75,9 @@ class Applier:
         self._held: _Group | None = None  # collected and not yet committed; run's thread, then finish's
         self._cursors_due = 0.0  # monotonic seconds
         self._backoff = Backoff()
-        self._applied_seq = store.checkpoint().applied_seq
+        checkpoint = store.checkpoint()
+        self._applied_seq = checkpoint.applied_seq
+        self._dedup_from: int | None = checkpoint.dedup_from
         self.fault: str | None = None  # why the database does not take groups; None = it does
         self.groups = 0  # committed; written by run's thread
         self.rows = 0  # account changes in them
@@ -88,6 +86,11 @@ class Applier:
     def applied_seq(self) -> int:
         """Every event up to here is in the state."""
         return self._applied_seq
+
+    @property
+    def dedup_from(self) -> int:
+        """What retention must keep for a restart: the log above this seq."""
+        return self._dedup_from or 0
 
     def hurry(self) -> None:
         """Asks for a group now, as when many changed accounts crowd the account table."""
@@ -129,14 +132,14 @@ class Applier:
 
     def _collect(self, *, with_cursors: bool) -> _Group | None:
         """The next group; None when there is nothing to write."""
-        end = self._synced_end()
-        deltas = self._accounts.collect_dirty(end)
+        end = self._synced_end()  # before the accounts are collected: they may be newer, never older
+        deltas = self._collect_dirty()
         cursors: list[HostCursor] = []
         dedup_from = None
         if with_cursors:
             cursors, dedup_from = self._collect_cursors(end)
             self._cursors_due = time.monotonic() + CURSOR_INTERVAL_S
-        if not deltas and not cursors and not with_cursors and end == self._applied_seq:
+        if not deltas and not cursors and end == self._applied_seq and dedup_from in (None, self._dedup_from):
             return None
         return _Group(end, deltas, cursors, dedup_from)
 
@@ -157,9 +160,11 @@ class Applier:
         self._backoff.reset()
         self._held = None
         self._applied_seq = group.end
+        if group.dedup_from is not None:
+            self._dedup_from = group.dedup_from
         self.groups += 1
         self.rows += len(group.deltas)
-        self._accounts.set_applied(group.end)
+        self._set_applied(group.end)
         return True
 
     def _wait_synced(self, seq: int) -> bool:
