@@ -61,11 +61,11 @@ cdef enum Reason:
     R_SIG_INVALID
     # --- tree (C7, C9, D) ---
     R_MST_NODE              # a node breaks a rule of C9
-    R_MST_DEPTH
-    R_MST_MISSING_NODE      # root or a node needed for inversion is not in the CAR
+    R_MST_DEPTH             # a node below height 0
+    R_MST_MISSING_NODE      # root or a node on the way to an op's key is not in the CAR (D2, D3)
     R_MST_OP                # tree does not hold what an op says (D3)
     R_RECORD_MISSING        # created or updated record's block is not in the CAR
-    R_MST_INVERT            # an op cannot be undone (D5, D8)
+    R_MST_INVERT            # an op cannot be undone with the nodes that the CAR holds (D5, D8)
     R_PREV_DATA_MISMATCH    # inversion gives another root than prevData (D9), or an empty commit changed data
     R_PREV_DATA_MISSING     # only a first commit may lack it
     R_WORK_LIMIT            # more scratch or tree work than one frame may cost
