@@ -224,9 +224,9 @@ cdef bint sign_p256(EC_KEY *ec, const uint8_t *secret, const uint8_t *digest, ui
 
 
 cdef class SigningKey:
-    """A private key on curve `k256` or `p256`, made from 32 bytes of seed. One thread."""
+    """A private key on curve `k256` or `p256`: the SHA-256 of a seed, or with `raw` the 32 bytes given. One thread."""
 
-    def __cinit__(self, str curve, bytes seed):
+    def __cinit__(self, str curve, bytes seed not None, bint raw=False):
         cdef uint8_t point[33]
         cdef const uint8_t *order
         if curve not in _MULTICODEC:
@@ -234,7 +234,12 @@ cdef class SigningKey:
         self.curve = curve
         self.is_p256 = curve == "p256"
         order = order_of(self.is_p256)
-        sha256(<const char *> seed, len(seed), self.secret)
+        if raw and len(seed) != 32:
+            raise ValueError("a raw secret has 32 bytes")
+        if raw:
+            memcpy(self.secret, <const char *> seed, 32)
+        else:
+            sha256(<const char *> seed, len(seed), self.secret)
         while not in_range(self.secret, order):
             sha256(self.secret, 32, self.secret)
         if self.is_p256:

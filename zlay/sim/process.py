@@ -1,7 +1,6 @@
 """The simulation as a child process: started, steered and stopped by tests and the demo.
 
-One thread per object. The child dies with its parent's `stop`, or when its standard output is closed at the latest
-by SIGTERM from `__exit__`.
+One thread per object. The child is ended by `stop` or `__exit__`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import json
 import select
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -34,17 +34,20 @@ class SimStartError(RuntimeError):
 class SimProcess:
     """A running `zlay sim`. Flags are given as on the command line; a context manager.
 
+    Without a `--ledger` the ledger is in a temporary directory that `__exit__` removes; `stop` leaves it.
     `plc`, `control`, `upstream`: URLs. `hosts`: names as in DID documents. `ledger_path`: where the truth stands.
     """
 
     def __init__(self, *flags: str, timeout_s: float = START_TIMEOUT_S) -> None:
-        command = [sys.executable, "-m", "zlay.sim", *flags]
+        self._own_directory = tempfile.TemporaryDirectory(prefix="zlay-sim-")
+        ledger = Path(self._own_directory.name) / "ledger"
+        command = [sys.executable, "-m", "zlay.sim", "--ledger", str(ledger), *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             ready = self._wait_ready(timeout_s)
         except BaseException:
             self.process.kill()
-            self.process.wait()
+            self.__exit__(None, None, None)
             raise
         self.plc: str = ready.get("plc", "")
         self.control: str = ready.get("control", "")
@@ -68,6 +71,7 @@ class SimProcess:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._own_directory.cleanup()
 
     def stop(self) -> int:
         """SIGTERM, then the exit status (0 after an orderly end). May be called again."""

@@ -187,7 +187,7 @@ class RecordedSource:
         self.end = self._segments[-1].start + self._segments[-1].size if self._segments else 0
         self.last_seq = self._segments[-1].seqs[-1] if self._segments else 0
         self.subscribed = False
-        self.sent = 0
+        self.sent = 0  # bytes handed to sockets or to be so at once
 
     def begin(self, cursor: int | None) -> tuple[int, bytes, bool]:
         """Cursor rules A13, A14 and A16; no cursor is 0."""
@@ -224,6 +224,7 @@ class RecordedSource:
         if index == len(segment.ends) or (index > 0 and segment.ends[index - 1] == inside):
             return segment.start + inside, b""
         rest = segment.ends[index] - inside
+        self.sent += rest
         return segment.start + segment.ends[index], os.pread(self._fd, rest, segment.offset + inside)
 
     def left(self, position: int, cursor: int | None) -> None:
