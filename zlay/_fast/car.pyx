@@ -234,7 +234,8 @@ def find(bytes data, list cids):
         if r != R_OK:
             raise ValueError(REASONS[r].label)
         out = []
-        for cid in cids:
+        for wanted in cids:
+            cid = bytes(wanted)
             if len(cid) != CID_SIZE:
                 raise ValueError("not 36 bytes")
             block = car_find(&car, cid)
