@@ -79,4 +79,4 @@ class RelayView(Protocol):
         """Why one more consumer from this address is too many; None = it is welcome."""
 
     def accept_consumer(self, sock: socket.socket, address: str, cursor: int | None, agent: str, first: bytes) -> None:
-        """Gives the socket, after the upgrade's answer, to a consumer of its own; `first` = what it has sent already."""
+        """Gives the socket, after the upgrade's answer, to its own consumer; `first` = what it has sent already."""
