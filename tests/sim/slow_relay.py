@@ -111,7 +111,7 @@ class SlowRelay:
             if (op["action"], op["cid"] is not None, "prev" in op) not in SHAPES:
                 raise Dropped("op_shape")
         if message["since"] is not None and "prevData" not in message:
-            raise Dropped("prev_data_missing")
+            raise Dropped("missing_prev_data")
         return [Op(op["action"], op["path"].encode(), op["cid"], op.get("prev")) for op in message["ops"]]
 
     def _check_tree(self, message: dict[str, Any], data: Cid, blocks: dict[Cid, bytes], ops: list[Op]) -> None:

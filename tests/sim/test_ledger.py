@@ -113,3 +113,21 @@ def test_a_window_reads_old_frames_from_the_file(tmp_path: Path) -> None:
     assert window.position_after(window.lost_seq) == window.first
     assert window.seq_at(window.end - 1) == TAIL_FRAMES * 5
     writer.close()
+
+
+def test_a_window_without_a_file_is_what_is_in_memory() -> None:
+    """With nowhere to read back from, only frames in memory can be sent again, and memory is bounded."""
+    window = Window(max_events=1000, tail_bytes=1000, backed=False)
+    frames = [b"%0100d" % seq for seq in range(1, 51)]
+    for seq, frame in enumerate(frames, 1):
+        window.append(seq, frame, 0)
+    assert window.read(0, 1 << 20, -1) == frames[-10:]
+    assert (window.first, window.lost_seq, window.end) == (40, 40, 50)
+
+
+def test_a_ledger_knows_what_nobody_was_there_for(tmp_path: Path) -> None:
+    """Events before the first subscriber without a cursor were offered to nobody."""
+    write_some(tmp_path / "l", 6)
+    with Ledger(tmp_path / "l") as ledger:
+        events = list(ledger.poll())
+        assert [ledger.offered(event) for event in events] == [False] * 3 + [True] * 3

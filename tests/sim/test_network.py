@@ -13,6 +13,7 @@ from tests.reference.drisl_ref import Cid, decode, encode
 from tests.reference.ecdsa_ref import verify
 from tests.reference.mst_ref import load
 from tests.sim.slow_relay import SlowRelay
+from zlay._fast import verdicts
 from zlay.sim.faults import EVENT_FAULTS, FAULTS
 from zlay.sim.ledger import Expect, Kind, Ledger, LedgerWriter
 from zlay.sim.network import Network
@@ -206,3 +207,9 @@ def test_bad_settings_are_refused(values: dict[str, object]) -> None:
     """A setting that makes no sense is an error that says so."""
     with pytest.raises(SettingError):
         Settings(**values)  # type: ignore[arg-type]
+
+
+def test_reasons_are_those_of_the_relay() -> None:
+    """Each fault's reason is a label of the relay's own table."""
+    labels = {reason.label for reason in verdicts.REASONS}
+    assert {fault.reason for fault in FAULTS} | {"sync_noop"} <= labels

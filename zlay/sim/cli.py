@@ -77,7 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--spread", action="store_true", help="a loopback address for each host (127.1.0.1:2583 ...) in place of a port"
     )
-    add("--ledger", type=Path, default=None, help="the ledger's file; default: a new one in the temporary directory")
+    add(
+        "--ledger",
+        type=Path,
+        default=None,
+        help="the ledger's file; default: a new one in the temporary directory; /dev/null: none",
+    )
     add("--record", type=Path, default=None, metavar="FILE", help="write --events events to a recording and exit")
     add("--serve", type=Path, default=None, metavar="FILE", help="serve a recording as fast as sockets take it")
     add("--dump-json", type=int, default=None, metavar="N", help="print N events and all repositories as JSON and exit")

@@ -47,6 +47,8 @@ def dump(network: Network, events: int, out: TextIO) -> None:
                 out.write(json.dumps(line) + "\n")
     for account in network.accounts:
         repo = account.repo
+        if account.status == "deleted":
+            continue
         line = {
             "type": "repo",
             "did": account.did,

@@ -28,13 +28,13 @@ import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zlay.sim.faults import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["Event", "Expect", "Kind", "Ledger", "LedgerWriter", "message_of", "same_but_seq"]
 
@@ -47,6 +47,7 @@ _NAMED = struct.Struct("<IB3xI")
 _EVENT_HEAD = struct.Struct("<IBBBBIIQQQI")
 _LINK = struct.Struct("<IB3xIqQQ")
 
+NOWHERE = Path("/dev/null")  # as a ledger: nothing is kept, for runs of days
 NO_ACCOUNT = 0xFFFFFFFF
 
 
@@ -132,11 +133,13 @@ def same_but_seq(sent: bytes, received: bytes, seq_offset: int) -> int | None:
 class LedgerWriter:
     """Appends to a ledger file, in batches. One thread.
 
-    `append_event` gives the offset at which the frame will stand, so that hosts can read old frames back by `fd`.
+    `append_event` gives the offset at which the frame will stand, so that hosts can read old frames back by `fd`;
+    where `keeps` is false (NOWHERE) they cannot.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path = path
+        self.keeps = path != NOWHERE
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self.written = 0
         self._pending: list[bytes] = []
@@ -296,6 +299,10 @@ class Ledger:
                     break
         elif kind == _END:
             self.ended = True
+
+    def offered(self, event: Event) -> bool:
+        """Whether some subscriber was to be sent the event: false for what was said before anybody was there."""
+        return any(link.host == event.host and link.after_seq < event.seq for link in self.links)
 
     def expected(self) -> Iterator[Event]:
         """Of the events appended since the last call, those that must come out of a strict relay."""

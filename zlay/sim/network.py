@@ -41,9 +41,12 @@ VIRTUAL_FUTURE_US = 4_000_000_000_000_000  # the same for a virtual clock: the y
 PICKS = 8  # tries to find an account that may act
 SEQ_GAP_ONE_IN = 16  # numbering has gaps, as real ones have (A11)
 SEQ_GAP_MAX = 5
+RESTING_ONE_IN = 4  # at most this part of the accounts rests at a time, so that the others can go on
 AWAY_FACTOR = 4.0  # a deactivated account comes back after 1 to this many settle_s
 BIG_TEXT_BYTES = 900_000  # record of a big_unknown frame, under the limit of 1,000,000 (B9)
 GHOSTS_PER_HOST = 4  # accounts whose DID the directory does not know
+TAIL_BYTES = 512 << 20  # frames that all hosts' windows keep in memory together, at most
+HOST_TAIL_BYTES = 4 << 20
 GENESIS_RECORDS = 150  # writes of one commit while a repository is first filled
 
 
@@ -136,7 +139,9 @@ class Network:
     def _add_host(self, index: int, name: str, url: str) -> None:
         limit = self.settings.clock_skew_ms * 1000
         skew_us = self.rng.below(2 * limit + 1) - limit
-        host = Host(index, name, url, skew_us, Window(self.settings.window))
+        tail_bytes = min(HOST_TAIL_BYTES, TAIL_BYTES // self.settings.hosts)
+        window = Window(self.settings.window, tail_bytes, self.ledger.keeps)
+        host = Host(index, name, url, skew_us, window)
         self.hosts.append(host)
         self.ledger.append_host(index, name, url, 1)
 
@@ -214,6 +219,9 @@ class Network:
             self._second = second
             self._second_text = iso_time(now_us)[:20].encode()
         return b"%s%03dZ" % (self._second_text, now_us // 1000 % 1000)
+
+    def _enough_rest(self) -> bool:
+        return len(self._plans) * RESTING_ONE_IN >= len(self.accounts)
 
     def _plan(self, delay_s: float, action: Callable[[Account], None], account: Account) -> None:
         """Runs `action` later; until then the account does nothing else."""
@@ -383,6 +391,9 @@ class Network:
         self._say_account(account)
 
     def _do_deactivate(self, account: Account) -> None:
+        if self._enough_rest():
+            self._do_create(account)
+            return
         account.status = "deactivated"
         self._say_account(account)
         self._plan(self._long_while(), self._return, account)
@@ -395,13 +406,15 @@ class Network:
         self._say_sync(account, Expect.NOOP if account.known else Expect.PASS)
 
     def _do_remove(self, account: Account) -> None:
-        """Deletion: the last that is heard of the account."""
+        """Deletion: the last that is heard of the account. Its records are forgotten."""
         account.status = "deleted"
         account.host.accounts.remove(account)
+        account.repo = Repo(account.did, account.repo.key, 0)
         self._say_account(account)
 
     def _do_rotate(self, account: Account) -> None:
-        self._plan(self.settings.settle_s, self._rotate, account)
+        if not self._enough_rest():
+            self._plan(self.settings.settle_s, self._rotate, account)
 
     def _rotate(self, account: Account) -> None:
         """The directory learns a new key, then the host says #identity; commits with it follow after a rest."""
@@ -412,7 +425,8 @@ class Network:
         self._say_commit(account, creates=1)
 
     def _do_migrate(self, account: Account) -> None:
-        self._plan(self.settings.settle_s, self._migrate, account)
+        if not self._enough_rest():
+            self._plan(self.settings.settle_s, self._migrate, account)
 
     def _migrate(self, account: Account) -> None:
         """The account moves to another host, with a new key and a commit of that host's own (E10)."""
@@ -472,6 +486,8 @@ class Network:
         elif fault.name in ("unknown_did", "big_unknown"):
             account = host.ghosts[self.rng.below(len(host.ghosts))]
         elif fault.name == "inactive_commit":
+            if self._enough_rest():
+                return
             account.status = "deactivated"
             self._say_account(account)
             self._plan(self._long_while(), self._return, account)

@@ -1,7 +1,7 @@
 """What one simulated host has said and can say again: newest frames in memory, older ones in the ledger's file.
 
-Promises: frames are found by seq in logarithmic time; memory is bounded by TAIL_BYTES and TAIL_FRAMES of frames, and
-16 bytes for each event of the window. One thread.
+Promises: frames are found by seq in logarithmic time; memory is bounded by `tail_bytes` and TAIL_FRAMES of frames, and
+16 bytes for each event of the window. Without a file (`backed` false) the window is what is in memory. One thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 
 __all__ = ["Window"]
 
-TAIL_BYTES = 4 << 20  # frames kept in memory, a host
+TAIL_BYTES = 4 << 20  # frames kept in memory, a host, unless told otherwise
 TAIL_FRAMES = 4096
 LENGTH_BITS = 24  # a frame is shorter than 16 MiB; 40 bits are left for the place in the file
 
@@ -24,8 +24,10 @@ class Window:
     `first` is the oldest position that is kept, `end` the position of the next event.
     """
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, tail_bytes: int = TAIL_BYTES, backed: bool = True) -> None:
         self.max_events = max_events
+        self.tail_bytes = tail_bytes
+        self.backed = backed
         self.first = 0
         self.lost_seq = 0  # the newest seq that has fallen out of the window
         self._seqs = array("Q")
@@ -49,8 +51,10 @@ class Window:
         self._places.append(offset << LENGTH_BITS | len(frame))
         self._tail.append(frame)
         self._tail_bytes += len(frame)
-        while self._tail_bytes > TAIL_BYTES or len(self._tail) > TAIL_FRAMES:
+        while len(self._tail) > TAIL_FRAMES or (self._tail_bytes > self.tail_bytes and len(self._tail) > 1):
             self._tail_bytes -= len(self._tail.popleft())
+        if not self.backed:
+            self.trim(len(self._tail))
         if len(self._seqs) > 2 * self.max_events:
             self.trim(self.max_events)
 
