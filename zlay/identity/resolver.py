@@ -70,7 +70,8 @@ class Resolver:
         threads: int,
         next_resolve: Callable[[float], ResolveRequest | None],
         post_identity: Callable[[Identity], None],
-        next_rechecks: Callable[[float], Sequence[str]] | None = None,
+        next_recheck: Callable[[float], str | None] | None = None,
+        on_fault: Callable[[bool], None] | None = None,
         allow_private: bool,
         keep_alive: bool = True,
         recycle_after: int = 0,
@@ -78,14 +79,16 @@ class Resolver:
     ) -> None:
         """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
 
-        `next_rechecks(timeout_s)` waits for DIDs to `recheck`; None = they come by that method alone.
+        `next_recheck(timeout_s)` waits for a DID to `recheck`; None = they come by that method alone. `on_fault(True)` is
+        called when no directory answers any more, `on_fault(False)` when one does again.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
         """
         self._store = store
         self._directories = Directories(plc_urls)
         self._threads = threads
         self._next_resolve = next_resolve
-        self._next_rechecks = next_rechecks
+        self._next_recheck = next_recheck
+        self._on_fault = on_fault
         self._post_identity = post_identity
         self._allow_private = allow_private
         self._keep_alive = keep_alive
@@ -109,7 +112,7 @@ class Resolver:
             return []
         plc = [(f"resolver-{n}", self._run_plc) for n in range(self._threads)]
         web = [(f"resolver-web-{n}", self._run_web) for n in range(WEB_THREADS)]
-        rechecks = [("resolver-rechecks", self._run_rechecks)] if self._next_rechecks is not None else []
+        rechecks = [("resolver-rechecks", self._run_rechecks)] if self._next_recheck is not None else []
         return [*plc, *web, *rechecks, ("identity-saver", self._saver.run)]
 
     def stop(self) -> None:
@@ -174,8 +177,9 @@ class Resolver:
             asker.close()
 
     def _run_rechecks(self) -> None:
-        while self._next_rechecks is not None and not self._stop.is_set():
-            for did in self._next_rechecks(REQUEST_WAIT_S):
+        while self._next_recheck is not None and not self._stop.is_set():
+            did = self._next_recheck(REQUEST_WAIT_S)
+            if did is not None:
                 self.recheck(did)
 
     def _new_asker(self) -> Asker:
@@ -241,11 +245,17 @@ class Resolver:
             elif identity.outcome != "failed" and not did.startswith("did:web:"):
                 self.fault = None
             after = self.fault
-        if before is None and after is not None:
-            log.warning("no directory answers; frames of unknown accounts wait", error=after)
-        elif before is not None and after is None:
-            log.info("the directory answers again")
+        if (before is None) != (after is None):
+            self._say_fault(after)
         return identity
+
+    def _say_fault(self, fault: str | None) -> None:
+        if fault is None:
+            log.info("the directory answers again")
+        else:
+            log.warning("no directory answers; frames of unknown accounts wait", error=fault)
+        if self._on_fault is not None:
+            self._on_fault(fault is not None)
 
     # --- in the background ---
 

@@ -53,14 +53,15 @@ class Applier:
         self,
         store: Store,
         *,
-        collect_dirty: Callable[[], list[AccountDelta]],
+        collect_dirty: Callable[[int], list[AccountDelta]],
         set_applied: Callable[[int], None],
         synced_end: Callable[[], int],
         collect_cursors: Callable[[int], tuple[list[HostCursor], int]],
         interval_s: float = GROUP_INTERVAL_S,
     ) -> None:
-        """`collect_dirty()` gives the newest state of every account changed since its last call.
+        """`collect_dirty(end)` gives the newest state of every account changed since its last call.
 
+        It may leave out those changed after `end` alone.
         `set_applied(seq)` hears that accounts changed at or below `seq` need not stay in memory any longer.
         `collect_cursors(synced_end)` gives the hosts' cursors and dedup_from. All are called from one thread only.
         """
@@ -133,7 +134,7 @@ class Applier:
     def _collect(self, *, with_cursors: bool) -> _Group | None:
         """The next group; None when there is nothing to write."""
         end = self._synced_end()  # before the accounts are collected: they may be newer, never older
-        deltas = self._collect_dirty()
+        deltas = self._collect_dirty(end)
         cursors: list[HostCursor] = []
         dedup_from = None
         if with_cursors:

@@ -37,18 +37,19 @@ class Loader:
         store: Store,
         *,
         next_loads: Callable[[int, float], Sequence[str]],
-        post_account: Callable[[str, AccountRow | None], None],
+        post_accounts: Callable[[Sequence[str], list[AccountRow | None]], None],
         note_loaded: Callable[[list[AccountRow | None]], None] | None = None,
         on_fault: Callable[[bool], None] | None = None,
     ) -> None:
-        """`next_loads(max_n, timeout_s)` waits for DIDs asked for; `post_account` takes each row, None = not stored.
+        """`next_loads(max_n, timeout_s)` waits for DIDs asked for; `post_accounts(dids, rows)` takes their rows,
+        None = not stored.
 
         `note_loaded` sees every batch afterwards (who refreshes old identities). `on_fault(True)` is called when the
         database stops answering, `on_fault(False)` when it does again.
         """
         self._store = store
         self._next_loads = next_loads
-        self._post_account = post_account
+        self._post_accounts = post_accounts
         self._note_loaded = note_loaded
         self._on_fault = on_fault
         self._stop = threading.Event()
@@ -76,8 +77,7 @@ class Loader:
                 if self._stop.wait(backoff.next_s()):
                     return
         self._note_fault(None)
-        for did, row in zip(dids, rows, strict=True):
-            self._post_account(did, row)
+        self._post_accounts(dids, rows)
         if self._note_loaded is not None:
             self._note_loaded(rows)
 
