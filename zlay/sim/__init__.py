@@ -5,6 +5,7 @@ code with the relay: what it writes down in its ledger is the truth that tests h
 
     settings.py   what can be set
     network.py    accounts, hosts, the choice of what happens next; no I/O
+    actors.py     accounts and hosts; voice.py: how they speak; mischief.py: what they say wrong
     repo.pyx      repositories, commits, frames (tree.pyx, keys.pyx, buffer.pxd below it)
     faults.py     what can be wrong on purpose, and what a strict relay must say to it
     directory.py  DID documents and the log of the PLC directory

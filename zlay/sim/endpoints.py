@@ -12,8 +12,9 @@ from zlay.sim.http import Request, Response, error_response, json_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from zlay.sim.actors import Account, Host
     from zlay.sim.directory import Directory
-    from zlay.sim.network import Account, Host, Network
+    from zlay.sim.network import Network
     from zlay.sim.sources import LiveSource
     from zlay.sim.subscriber import Source
 

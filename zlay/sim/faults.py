@@ -22,7 +22,7 @@ class Fault:
     """One kind of misbehaviour of an event.
 
     `reason` is the label of `relay_events_total{verdict="drop"}` that must count it. `spoil` says what the builder of
-    commits does; `mangle(message, seq_offset)` spoils the finished message; neither: world.py knows the fault by name.
+    commits does; `mangle(message, seq_offset)` spoils the finished message; neither: mischief.py knows it by name.
     `creates` is the least number of creates that the spoilt commit needs; `known` says that the relay must hold the
     account's state already, or the event would be taken for a first sight.
     """
@@ -127,7 +127,7 @@ GROUPS = {
     "any": EVENT_FAULTS,
 }
 
-# Misbehaviour of a host's stream rather than of one event; see Network.misbehave in network.py for each.
+# Misbehaviour of a host's stream rather than of one event; see LiveSource.misbehave in sources.py for each.
 STREAM_FAULTS = ("stall", "disconnect", "disconnect_mid", "replay", "resend", "renumber", "flood")
 
 

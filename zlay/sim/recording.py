@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from zlay.sim.network import Host, Network
+    from zlay.sim.actors import Host
+    from zlay.sim.network import Network
 
 __all__ = ["RECORDED_MIX", "RecordedSource", "Recording", "record"]
 

@@ -139,8 +139,8 @@ class Simulation:
         return {
             "state": self._state,
             "generated": network.generated,
-            "bad": network.bad,
-            "by_fault": network.by_fault,
+            "bad": network.voice.bad,
+            "by_fault": network.voice.by_fault,
             "rate": self._rate,
             "behind_events": self._behind_events,
             "hosts": len(network.hosts),
@@ -188,7 +188,7 @@ class Simulation:
             if kind in STREAM_FAULTS:
                 touched += source.misbehave(kind, count, seconds)
             else:
-                touched += self.network.misbehave(kind, source.host, count)
+                touched += self.network.mischief.order(kind, source.host, count)
         self._pace_after_burst()
         return touched
 

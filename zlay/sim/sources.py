@@ -10,7 +10,8 @@ from zlay.sim.subscriber import SEND_BYTES, Subscriber
 if TYPE_CHECKING:
     import socket
 
-    from zlay.sim.network import Host, Network
+    from zlay.sim.actors import Host
+    from zlay.sim.network import Network
 
 __all__ = ["LiveSource"]
 
@@ -51,7 +52,7 @@ class LiveSource:
     def _note(self, opened: bool, cursor: int | None, position: int) -> None:
         window = self.host.window
         seq = window.seq_at(position - 1) if position > 0 else 0
-        self.network.ledger.append_link(self.host.index, opened, cursor, seq, self.network.now_us(self.host))
+        self.network.ledger.append_link(self.host.index, opened, cursor, seq, self.network.voice.now_us(self.host))
 
     def pending(self, position: int) -> bool:
         """Whether the window has something after the position."""
