@@ -23,12 +23,12 @@ cdef struct LogEvent:            # what a worker hands to the sequencer; bytes a
 cdef enum:
     LOG_LOCAL = 1                # flag: made here, not by a host
 
-# The event's seq; waits while the buffer is full or the disk fails; 0 = the log is closed, or the frame is over the limit.
+# The event's seq; waits while the buffer is full or the disk fails; 0 = the log is closed, or the frame too large.
 cdef uint64_t log_append(const LogEvent *e) noexcept nogil
 cdef uint64_t log_appended_end() noexcept nogil           # highest seq given out
 cdef uint64_t log_synced_end() noexcept nogil
 cdef uint64_t log_published_end() noexcept nogil
-cdef uint64_t did_hash(const uint8_t *did, uint32_t n) noexcept nogil   # SipHash-2-4 keyed by the store's key; never 0
+cdef uint64_t did_hash(const uint8_t *did, uint32_t n) noexcept nogil  # SipHash-2-4, the store's key; never 0
 
 ctypedef void (*log_wake_fn)() noexcept nogil
 cdef void log_set_wake(log_wake_fn fn) noexcept nogil     # called by the writer after published_end has moved; NULL = nobody

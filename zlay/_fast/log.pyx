@@ -89,7 +89,7 @@ cdef uint32_t _room_waiters = 0
 # --- under _sync_lock ---
 cdef zl_mutex _sync_lock
 cdef Segment *_segment = NULL    # held once; NULL = the next group begins one
-cdef uint32_t _rewind = 0        # atomic; the active segment cannot be trusted: write again from synced_end, into a new one
+cdef uint32_t _rewind = 0        # atomic; the active segment is not to be trusted: write again from synced_end
 
 # --- the writer's own ---
 cdef uint64_t _segment_first_us = 0
@@ -107,7 +107,7 @@ cdef uint32_t _sync_word = 0
 cdef uint32_t _ends_word = 0
 cdef uint32_t _ends_waiters = 0
 cdef uint32_t _writer_done = 0
-cdef uint32_t _give_up = 0       # stop() has run out of patience
+cdef uint32_t _give_up = 0      # stop() has run out of patience
 cdef uint32_t _syncer_stop = 0
 cdef uint32_t _fault = FAULT_NONE
 cdef uint32_t _fault_errno = 0
@@ -558,7 +558,8 @@ cdef int _right_segment(uint64_t end, int *what) noexcept nogil:
 
 
 cdef int _write_group(uint64_t end, int *what) noexcept nogil:
-    """What fits of (written, end] into one segment; then, but for durability `os`, its sync. 0, or an errno and what failed."""
+    """What fits of (written, end] into one segment; then, unless durability is `os`, its sync. 0, or an errno and what
+    failed."""
     global _segment_first_us
     cdef uint64_t seq, done = 0, recv_us
     cdef uint32_t n
@@ -867,7 +868,7 @@ def wait_published(uint64_t seq, double timeout_s):
 
 
 def set_keep_from(uint64_t seq):
-    """Nothing at or above seq is retired (some view still needs it); 0, as at the start, = nothing at all. Any thread."""
+    """Nothing at or above seq is retired (a view still needs it); 0, as at the start, = nothing at all. Any thread."""
     zl_store64(&_keep_from, seq)
 
 

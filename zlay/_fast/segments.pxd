@@ -63,7 +63,7 @@ cdef enum SegFind:
     SEG_LOST                     # there is one, but it is not there any more or not ours; *out_seq = where to go on
     SEG_BUSY                     # it does not open just now (too many files, no memory, I/O error)
 
-# The 64 bytes without the checksum itself, bound to the seq the entry stands for: an entry at a wrong place is a bad entry.
+# The 64 bytes without the checksum itself, bound to the seq the entry stands for: one at a wrong place is a bad one.
 cdef inline uint32_t entry_checksum(uint64_t seq, const IndexEntry *e) noexcept nogil:
     cdef uint32_t c = zl_crc32c(0, &seq, 8)
     c = zl_crc32c(c, e, 28)
@@ -82,16 +82,20 @@ cdef inline bint entry_inside(uint64_t frames_bytes, const IndexEntry *e) noexce
     return e.offset <= frames_bytes and e.length <= frames_bytes - e.offset
 
 # --- any thread ---
-cdef int segment_acquire(uint64_t seq, Segment **out, uint64_t *out_seq) noexcept nogil  # a SegFind; holds *out: the segment of seq, or the next one after a gap; *out_seq = first seq at or after seq in it
+# A SegFind. *out, held once: the segment of seq, or the next one after a gap; *out_seq: the first seq at or after seq.
+cdef int segment_acquire(uint64_t seq, Segment **out, uint64_t *out_seq) noexcept nogil
 cdef void segment_release(Segment *s) noexcept nogil
-cdef int segment_entries(Segment *s, uint64_t seq, uint32_t want, IndexEntry *out) noexcept nogil  # entries read (whole ones), 0 = none there, -1 = errno; unchecked
+# Whole entries read, unchecked; 0 = none there; negative = -errno.
+cdef int segment_entries(Segment *s, uint64_t seq, uint32_t want, IndexEntry *out) noexcept nogil
 cdef uint64_t segments_oldest() noexcept nogil               # first seq kept; 0 = no segments
 cdef void segments_count_damage(uint64_t n) noexcept nogil   # entries a reader had to skip
-cdef uint64_t segments_retain(uint64_t max_age_us, uint64_t max_bytes, uint64_t free_percent, uint64_t keep_from, uint64_t newest_us) noexcept nogil  # bytes retired
-
+# Bytes retired; a bound of 0 is none.
+cdef uint64_t segments_retain(uint64_t max_age_us, uint64_t max_bytes, uint64_t free_percent, uint64_t keep_from,
+                              uint64_t newest_us) noexcept nogil
 cdef int write_all(int fd, const void *data, size_t n, uint64_t offset) noexcept nogil  # 0 or an errno
-cdef int read_all(int fd, void *data, size_t n, uint64_t offset) noexcept nogil         # 0 or an errno; EIO when the file is shorter
+cdef int read_all(int fd, void *data, size_t n, uint64_t offset) noexcept nogil  # 0 or an errno; EIO = file too short
 
 # --- the log's writer only ---
-cdef int segment_create(uint64_t first_seq, uint64_t previous_last, Segment **out) noexcept nogil  # 0 or an errno; ends the one before at previous_last; files and directory are synced
+# 0 or an errno. Ends the segment before at previous_last; files and directory are synced. *out is held once.
+cdef int segment_create(uint64_t first_seq, uint64_t previous_last, Segment **out) noexcept nogil
 cdef Segment *segments_active() noexcept nogil               # the last one; NULL = none

@@ -1,6 +1,6 @@
 """The segment table: which files of the log are kept, who holds them, and what stands where in them.
 
-A segment is a pair of files, `{first_seq:020}.frames` and `.index`; docs/eventlog.md gives every byte. Promises: a segment
+A segment is a pair of files, `{first_seq:020}.frames` and `.index`; docs/eventlog.md gives every byte. Promises: one
 that somebody holds stays readable to its end, also after retention has unlinked it; finding the segment of a seq takes
 O(log n); only segments that are held keep files open. Assumes: little endian, one process per directory.
 
@@ -20,7 +20,7 @@ from fileio cimport (EINTR, EIO, ENOENT, O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O
 from hashes cimport zl_crc32c_soft
 from threads cimport zl_lock, zl_mutex, zl_unlock
 
-from zlay._fast.mem cimport MEM_LOG, zl_calloc, zl_free, zl_realloc
+from zlay._fast.mem cimport MEM_LOG, zl_calloc, zl_free, zl_malloc, zl_realloc
 
 __all__ = ["check_header", "close_table", "crc32c", "open_table", "read_batch", "retain", "status", "table"]
 
@@ -107,8 +107,8 @@ cdef bint _header_good(const SegHeader *h, const char *magic) noexcept nogil:
 
 
 cdef int _open_files(Segment *s) noexcept nogil:
-    """Requires `_lock`. 0, or an errno. A damaged header does not matter (name and entries say the same); a whole one of
-    another store, place or version makes the segment foreign."""
+    """Requires `_lock`. 0, or an errno. A damaged header does not matter (name and entries say the same); a whole one
+    of another store, place or version makes the segment foreign."""
     cdef char name[NAME_BYTES]
     cdef SegHeader h
     cdef int i, fd, mode = O_RDWR if zl_load64(&s.last_seq) == SEG_OPEN_END else O_RDONLY
@@ -456,15 +456,22 @@ def close_table():
 
 def table():
     """(first_seq, last_seq or None of the active one, bytes of .frames, holders) of each segment, oldest first."""
-    cdef uint32_t i
-    cdef uint64_t last
-    rows = []
-    zl_lock(&_lock)
-    for i in range(_n):
-        last = zl_load64(&_items[i].last_seq)
-        rows.append((_items[i].first_seq, None if last == SEG_OPEN_END else last,
-                     zl_load64(&_items[i].frames_bytes), _items[i].refs))
-    zl_unlock(&_lock)
+    cdef uint32_t i, n
+    cdef Segment *copies
+    # Copied first: no object is made under the lock, for a collection could then wait for who waits for the lock.
+    with nogil:
+        zl_lock(&_lock)
+        n = _n
+        copies = <Segment *> zl_malloc(MEM_LOG, (n + 1) * sizeof(Segment))
+        if copies != NULL:
+            for i in range(n):
+                memcpy(&copies[i], _items[i], sizeof(Segment))
+        zl_unlock(&_lock)
+    if copies == NULL:
+        raise MemoryError
+    rows = [(copies[i].first_seq, None if copies[i].last_seq == SEG_OPEN_END else copies[i].last_seq,
+             copies[i].frames_bytes, copies[i].refs) for i in range(n)]
+    zl_free(copies)
     return rows
 
 
@@ -497,7 +504,8 @@ def check_header(bytes data, bint frames):
     memcpy(&h, PyBytes_AS_STRING(data), SEG_HEADER_BYTES)
     if not _header_good(&h, FRAMES_MAGIC if frames else INDEX_MAGIC):
         return None
-    return (h.version, PyBytes_FromStringAndSize(<const char *> h.store_id, 16), h.first_seq, h.previous_last, h.created_us)
+    store_id = PyBytes_FromStringAndSize(<const char *> h.store_id, 16)
+    return (h.version, store_id, h.first_seq, h.previous_last, h.created_us)
 
 
 def read_batch(uint64_t seq, uint64_t to_seq, bint frames, uint64_t max_bytes=4 << 20):

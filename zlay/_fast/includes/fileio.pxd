@@ -103,8 +103,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     int setsockopt(int fd, int level, int option, const void *value, unsigned int n)
 
-cdef extern from "<netinet/tcp.h>" nogil:
+cdef extern from "<netinet/in.h>" nogil:
     const int IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
     const int TCP_NODELAY
     const int TCP_USER_TIMEOUT
 

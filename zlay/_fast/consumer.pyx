@@ -1,0 +1,747 @@
+"""Consumer threads: live and replay are one path, sendfile from the segment that holds the position (design 8).
+
+Promises: a consumer gets every event after its cursor once, in order, at frame boundaries whole; it costs no buffer
+however far it is behind; what it does wrong ends its own connection only, with a counted reason. Assumes: the fd is a
+connected stream socket whose upgrade has been answered; the log is open while consumers live.
+
+Threads: one plain OS thread per consumer, which never attaches to the interpreter. It waits on its socket and the
+shared wake-up together: an epoll of its own with the socket and, edge-triggered, one eventfd of all. One write to it
+wakes every waiting consumer, no wake-up is lost between two waits, and nobody has to read it empty. A consumer whose
+socket takes nothing waits for the socket alone. The waker thread writes the eventfd at most once per tick while
+consumers are many; while they are few, the log's writer does it at once.
+
+`_lock` guards the lists and the count. Settings are constant while consumers live.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, strncpy
+
+from atomics cimport (zl_add32, zl_add64_relaxed, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
+                      zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64)
+from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, F_GETFL,
+                     F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_WR,
+                     TCP_NODELAY, TCP_USER_TIMEOUT, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno,
+                     eventfd, fcntl, nanosleep, poll, pollfd, recv, send, sendfile, setsockopt, shutdown, timespec,
+                     write)
+from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlock
+
+from zlay._fast.client_frames cimport CLIENT_CLOSE, CLIENT_MORE, CLIENT_PING, client_feed
+from zlay._fast.log cimport log_published_end, log_set_wake
+from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
+from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, IndexEntry, entry_inside, entry_valid,
+                                  segment_acquire, segment_entries, segment_release, segments_count_damage,
+                                  segments_oldest)
+
+__all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnects", "start", "stats", "stop", "take_ends"]
+
+cdef enum:
+    STACK_BYTES = 64 << 10
+    READ_BYTES = 4096
+    INPUT_PER_SECOND = 65536     # of a consumer's own bytes; more is left to TCP, which then holds the consumer
+    THROTTLED_WAIT_MS = 20       # how often a throttled consumer looks for new events
+    WAIT_MS = 60000              # longest sleep of a consumer
+    WAKER_MS = 1000              # ... and of the waker
+    RETIRED_GRACE_US = 600000000 # how long a segment may be read to its end after retention has unlinked it
+    DEAD_PEER_MS = 75000         # TCP_USER_TIMEOUT: unacknowledged for so long = gone
+    CLOSE_WAIT_US = 3000000      # for the consumer's close, after ours
+    LEAVE_US = 1000000           # after the last deadline, for threads to see it
+    ROOM_MORE = 16               # for consumers that come while a list is made
+    FEW = 32                     # consumers that are woken at once
+    TICK_PER_CONSUMER_US = 20
+    TICK_MOST_US = 5000
+    CLOSE_NORMAL = 1000
+    CLOSE_PROTOCOL = 1002
+    CLOSE_POLICY = 1008
+    CLOSE_INTERNAL = 1011
+
+cdef enum Flush:
+    FLUSH_IDLE                   # everything published has been sent
+    FLUSH_BLOCKED                # the socket takes nothing
+    FLUSH_MORE                   # go on
+    FLUSH_FAILED                 # the connection is gone
+
+cdef enum Range:
+    RANGE_READY
+    RANGE_NONE
+    RANGE_RETIRED
+    RANGE_FAILED
+
+# --- under _lock ---
+cdef zl_mutex _lock
+cdef Consumer *_live = NULL
+cdef Consumer *_ended = NULL     # waiting for take_ends()
+cdef uint64_t _next_id = 1
+
+# --- atomics ---
+cdef uint32_t _count = 0
+cdef uint32_t _stop_code = 0    # nonzero: everybody closes with it
+cdef uint64_t _stop_deadline_us = 0
+cdef uint32_t _wake_word = 0
+cdef uint32_t _waker_asleep = 0
+cdef uint32_t _waker_stop = 0
+cdef uint64_t _disconnects[END_COUNT]
+cdef uint64_t _bytes = 0         # sent to all, ever
+cdef uint64_t _events = 0
+cdef uint64_t _wakes = 0
+
+# --- settings, constant while consumers live ---
+cdef int _wake_fd = -1
+cdef int _stop_fd = -1
+cdef int64_t _tick_us = -1       # negative = by the number of consumers
+cdef uint64_t _slow_us = 60000000
+cdef uint64_t _ping_us = 30000000
+cdef uint64_t _error_us = 5000000
+cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
+cdef uint32_t _too_slow_n = 0
+cdef pthread_t _waker
+cdef bint _running = False
+
+REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
+           "log_error")
+STATES = ("streaming", "finishing", "closing", "ended")
+
+
+# --- waking ----------------------------------------------------------------------------------------------------------
+
+cdef void _signal(int fd) noexcept nogil:
+    cdef uint64_t one = 1
+    write(fd, &one, 8)
+
+
+cdef int64_t _tick() noexcept nogil:
+    """Microseconds between two wake-ups by now; 0 = at once."""
+    cdef uint32_t n
+    if _tick_us >= 0:
+        return _tick_us
+    n = zl_load32(&_count)
+    return 0 if n <= FEW else min(<int64_t> n * TICK_PER_CONSUMER_US, <int64_t> TICK_MOST_US)
+
+
+cdef void _on_publish() noexcept nogil:
+    """In the log's writer."""
+    if zl_load32(&_count) == 0:
+        return
+    if _tick() == 0:
+        zl_bump64(&_wakes, 1)
+        _signal(_wake_fd)
+        return
+    zl_add32(&_wake_word, 1)
+    if zl_load32(&_waker_asleep):
+        zl_futex_wake(&_wake_word, 1)
+
+
+cdef void *_waker_main(void *arg) noexcept nogil:
+    """The waker: at once after a quiet time, then at most once per tick."""
+    cdef uint32_t seen = 0, word
+    cdef timespec ts
+    ts.tv_sec = 0
+    while not zl_load32(&_waker_stop):
+        zl_store32(&_waker_asleep, 1)
+        word = zl_load32(&_wake_word)
+        if word == seen:
+            zl_futex_wait(&_wake_word, seen, WAKER_MS)
+            continue
+        zl_store32(&_waker_asleep, 0)
+        seen = word
+        zl_bump64(&_wakes, 1)
+        _signal(_wake_fd)
+        ts.tv_nsec = <long> (_tick() * 1000)
+        nanosleep(&ts, NULL)
+    return NULL
+
+
+# --- what to send -------------------------------------------------------------------------------------------------
+
+cdef int _hold_segment(Consumer *c, uint64_t seq) noexcept nogil:
+    """Sees to it that the segment of seq is held. A Range: READY = it is, and c.next_seq is in it."""
+    cdef uint64_t at
+    cdef int found
+    if c.segment != NULL and seq <= zl_load64(&c.segment.last_seq):
+        at = zl_load64(&c.segment.retired_us)
+        if at and zl_monotonic_us() - at > RETIRED_GRACE_US:
+            return RANGE_RETIRED
+        return RANGE_READY
+    if c.segment != NULL:
+        segment_release(c.segment)
+        c.segment = NULL
+    while True:
+        found = segment_acquire(seq, &c.segment, &at)
+        if found == SEG_BUSY:
+            return RANGE_FAILED
+        if found == SEG_LOST:
+            segments_count_damage(1)
+            seq = at
+            continue
+        if found != SEG_FOUND:
+            return RANGE_NONE
+        if at != seq and seq < segments_oldest():
+            return RANGE_RETIRED
+        zl_store64(&c.next_seq, at)
+        return RANGE_READY
+
+
+cdef int _next_range(Consumer *c) noexcept nogil:
+    """The next events of the held segment that stand in one piece: a Range. The position moves over damaged ones."""
+    cdef IndexEntry entries[RANGE_ENTRIES]
+    cdef uint64_t published = log_published_end(), seq, last, end = 0
+    cdef uint32_t want
+    cdef int n, i, held
+    cdef IndexEntry *e
+    while True:
+        seq = zl_load64(&c.next_seq)
+        if seq > published:
+            return RANGE_NONE
+        held = _hold_segment(c, seq)
+        if held != RANGE_READY:
+            return held
+        seq = zl_load64(&c.next_seq)
+        last = zl_load64(&c.segment.last_seq)
+        if seq > published:
+            return RANGE_NONE
+        want = <uint32_t> min(min(last, published) - seq + 1, <uint64_t> RANGE_ENTRIES)
+        n = segment_entries(c.segment, seq, want, entries)
+        if n < 0:
+            return RANGE_FAILED
+        if n == 0:
+            if zl_load64(&c.segment.last_seq) == SEG_OPEN_END:
+                return RANGE_NONE                # being written again after a failed sync
+            segments_count_damage(last - seq + 1)
+            zl_store64(&c.next_seq, last + 1)
+            continue
+        c.range_n = 0
+        for i in range(n):
+            e = &entries[i]
+            if not entry_valid(seq + i, e) or not entry_inside(zl_load64(&c.segment.frames_bytes), e):
+                break
+            if c.range_n == 0:
+                c.range_start = <int64_t> e.offset
+            elif e.offset != end or end - <uint64_t> c.range_start + e.length > RANGE_BYTES:
+                break
+            end = e.offset + e.length
+            c.ends[c.range_n] = end
+            c.range_n += 1
+        if c.range_n:
+            c.offset = c.range_start
+            c.end = <int64_t> end
+            return RANGE_READY
+        segments_count_damage(1)
+        zl_store64(&c.next_seq, seq + 1)
+
+
+cdef void _cut_range(Consumer *c) noexcept nogil:
+    """Nothing of the range after the frame being sent: something else has to go out at the next boundary."""
+    cdef uint32_t i
+    if c.offset == c.range_start:
+        c.end = c.offset
+        c.range_n = 0
+        return
+    for i in range(c.range_n):
+        if <int64_t> c.ends[i] >= c.offset:
+            c.end = <int64_t> c.ends[i]
+            c.range_n = i + 1
+            return
+
+
+cdef void _put_control(Consumer *c, uint8_t opcode, const uint8_t *payload, uint32_t n) noexcept nogil:
+    """Appends an unmasked control frame to out, which has room: a pong and a close at most."""
+    c.out[c.out_n] = 0x80 | opcode
+    c.out[c.out_n + 1] = <uint8_t> n
+    memcpy(&c.out[c.out_n + 2], payload, n)
+    c.out_n += 2 + n
+
+
+cdef void _finish(Consumer *c, int reason, uint16_t code, const char *text, uint8_t *lead, uint32_t lead_n,
+                  uint64_t deadline_us) noexcept nogil:
+    """End in order: the frame being sent, then lead (if any) and a close frame, then wait for the consumer's."""
+    if c.state != C_STREAMING:
+        return
+    zl_store32(&c.state, C_FINISHING)
+    c.reason = <uint32_t> reason
+    c.deadline_us = deadline_us
+    c.close_wanted = True
+    c.close_code = code
+    strncpy(c.close_reason, text, sizeof(c.close_reason) - 1)
+    if c.lead_at == c.lead_n and lead != NULL:       # half of an info frame cannot be taken back: no error frame then
+        if c.lead_owned:
+            zl_free(c.lead)
+        c.lead = lead
+        c.lead_n = lead_n
+        c.lead_at = 0
+        c.lead_owned = False
+    if c.offset < c.end:
+        _cut_range(c)
+
+
+cdef void _put_close(Consumer *c) noexcept nogil:
+    cdef uint8_t payload[34]
+    cdef uint32_t n = 0
+    payload[0] = <uint8_t> (c.close_code >> 8)
+    payload[1] = <uint8_t> (c.close_code & 0xFF)
+    while c.close_reason[n]:
+        payload[2 + n] = <uint8_t> c.close_reason[n]
+        n += 1
+    _put_control(c, 8, payload, 2 + n if c.close_code else 0)
+    c.close_wanted = False
+
+
+cdef void _fill(Consumer *c, uint64_t now) noexcept nogil:
+    """At a frame boundary with nothing to send: control frames that are due."""
+    c.out_n = c.out_at = 0
+    if c.pong_wanted and c.state != C_CLOSING:
+        _put_control(c, 10, c.pong, c.pong_n)
+        c.pong_wanted = False
+    if c.close_wanted:
+        _put_close(c)
+    elif c.out_n == 0 and c.state == C_STREAMING and now - c.last_write_us >= _ping_us:
+        _put_control(c, 9, NULL, 0)
+
+
+cdef int _sent(Consumer *c, ssize_t n) noexcept nogil:
+    """Judges the result of a send or sendfile: a Flush; FLUSH_MORE = n bytes went out."""
+    if n > 0:
+        return FLUSH_MORE
+    if n < 0 and errno == EINTR:
+        return FLUSH_MORE
+    if n < 0 and errno == EAGAIN:
+        return FLUSH_BLOCKED
+    return FLUSH_FAILED
+
+
+cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
+    """One write, of whatever comes next: the rest of a range, lead, control frames, a new range. A Flush."""
+    cdef ssize_t n
+    cdef int result
+    if c.offset < c.end:
+        n = sendfile(c.fd, c.segment.frames_fd, &c.offset, <size_t> (c.end - c.offset))
+        result = _sent(c, n)
+        if n > 0:
+            zl_bump64(&c.bytes, <uint64_t> n)
+            zl_add64_relaxed(&_bytes, <uint64_t> n)
+        elif n == 0:                                 # shorter than its index says, in the middle of a frame
+            segments_count_damage(1)
+            c.reason = END_LOG
+            return FLUSH_FAILED
+        if c.offset == c.end and c.range_n:
+            zl_bump64(&c.events, c.range_n)
+            zl_add64_relaxed(&_events, c.range_n)
+            zl_store64(&c.next_seq, c.next_seq + c.range_n)
+            c.range_n = 0
+    elif c.lead_at < c.lead_n:
+        n = send(c.fd, c.lead + c.lead_at, c.lead_n - c.lead_at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        result = _sent(c, n)
+        if n > 0:
+            c.lead_at += <uint32_t> n
+    elif c.out_at < c.out_n:
+        n = send(c.fd, c.out + c.out_at, c.out_n - c.out_at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        result = _sent(c, n)
+        if n > 0:
+            c.out_at += <uint32_t> n
+    else:
+        _fill(c, now)
+        if c.out_n:
+            return FLUSH_MORE
+        if c.state == C_FINISHING:                   # our close is out
+            zl_store32(&c.state, C_CLOSING)
+            c.deadline_us = min(c.deadline_us, now + CLOSE_WAIT_US)
+            shutdown(c.fd, SHUT_WR)
+        if c.state != C_STREAMING:
+            return FLUSH_IDLE
+        result = _next_range(c)
+        if result == RANGE_READY:
+            return FLUSH_MORE
+        if result == RANGE_NONE:
+            return FLUSH_IDLE
+        if result == RANGE_RETIRED:
+            _finish(c, END_RETENTION, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
+        else:
+            _finish(c, END_LOG, CLOSE_INTERNAL, b"", NULL, 0, now + _error_us)
+        return FLUSH_MORE
+    if n > 0:
+        c.last_write_us = now
+        if c.blocked_us:
+            zl_store64(&c.blocked_us, 0)
+    return result
+
+
+# --- what comes in -------------------------------------------------------------------------------------------------
+
+cdef void _take_input(Consumer *c, const uint8_t *p, size_t n, uint64_t now) noexcept nogil:
+    cdef size_t used
+    cdef int event
+    while c.state != C_ENDED:
+        event = client_feed(&c.parser, p, n, &used)
+        p += used
+        n -= used
+        if event == CLIENT_MORE:
+            return
+        if event == CLIENT_PING:
+            memcpy(c.pong, c.parser.control, c.parser.control_n)
+            c.pong_n = c.parser.control_n
+            c.pong_wanted = True
+            if c.state == C_STREAMING and c.offset < c.end:
+                _cut_range(c)
+        elif event == CLIENT_CLOSE:
+            if c.state == C_STREAMING:
+                _finish(c, END_CLIENT_CLOSED, c.parser.close_code, b"", NULL, 0, now + _error_us)
+            elif c.state == C_CLOSING:
+                zl_store32(&c.state, C_ENDED)
+            return
+        else:
+            if c.state == C_CLOSING:
+                zl_store32(&c.state, C_ENDED)
+            _finish(c, END_PROTOCOL, CLOSE_PROTOCOL, b"", NULL, 0, now + _error_us)
+            return
+
+
+cdef void _read_input(Consumer *c, uint64_t now) noexcept nogil:
+    """One recv. The end of the stream ends the consumer."""
+    cdef uint8_t buffer[READ_BYTES]
+    cdef ssize_t n = recv(c.fd, buffer, READ_BYTES, MSG_DONTWAIT)
+    if n > 0:
+        if now - c.input_window_us >= 1000000:
+            c.input_window_us = now
+            c.input_bytes = 0
+        c.input_bytes += <uint64_t> n
+        _take_input(c, buffer, <size_t> n, now)
+    elif n == 0 or (errno != EAGAIN and errno != EINTR):
+        zl_store32(&c.state, C_ENDED)
+
+
+# --- the thread ------------------------------------------------------------------------------------------------------
+
+cdef void _check_time(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
+    """Deadlines, and the order to stop."""
+    cdef uint32_t stop = zl_load32(&_stop_code)
+    if c.state != C_STREAMING:
+        if now >= c.deadline_us:
+            zl_store32(&c.state, C_ENDED)
+        return
+    if stop:
+        _finish(c, END_SHUTDOWN, <uint16_t> stop, b"shutting down", NULL, 0, zl_load64(&_stop_deadline_us))
+        return
+    if not blocked:
+        return
+    if c.blocked_us == 0:
+        zl_store64(&c.blocked_us, now)
+    if now - c.blocked_us >= _slow_us:
+        _finish(c, END_TOO_SLOW, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
+
+
+cdef int _wait_ms(Consumer *c, uint64_t now) noexcept nogil:
+    """How long it may sleep before a deadline wants it: 1 to WAIT_MS."""
+    cdef uint64_t until
+    if c.state != C_STREAMING:
+        until = c.deadline_us
+    elif c.blocked_us:
+        until = c.blocked_us + _slow_us
+    else:
+        until = c.last_write_us + _ping_us
+    return <int> min((until - now) // 1000 + 1, <uint64_t> WAIT_MS) if until > now else 1
+
+
+cdef bint _wait(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
+    """Sleeps until there is something to do; True = the socket has something to read, or has ended."""
+    cdef bint throttled = c.input_bytes >= INPUT_PER_SECOND and now - c.input_window_us < 1000000
+    cdef pollfd fds[2]
+    cdef epoll_event events[2]
+    cdef int i, n, timeout = _wait_ms(c, now)
+    cdef bint readable = False
+    if blocked or throttled or c.state != C_STREAMING:
+        fds[0].fd = _stop_fd if c.state == C_STREAMING else -1
+        fds[0].events = POLLIN
+        fds[1].fd = c.fd
+        fds[1].events = (POLLOUT if blocked else 0) | (0 if throttled else POLLIN)
+        fds[0].revents = fds[1].revents = 0
+        if throttled:
+            timeout = min(timeout, <int> THROTTLED_WAIT_MS)
+            if not blocked:
+                fds[1].fd = -1
+        poll(fds, 2, timeout)
+        return fds[1].revents != 0 and fds[1].revents != POLLOUT
+    n = epoll_wait(c.epoll_fd, events, 2, timeout)
+    for i in range(n):
+        readable = readable or events[i].data.fd == c.fd
+    return readable
+
+
+cdef void _run(Consumer *c) noexcept nogil:
+    cdef uint64_t now = zl_monotonic_us()
+    cdef uint32_t rounds = 0
+    cdef int flushed
+    c.last_write_us = now
+    while True:
+        flushed = _flush(c, now)
+        if flushed == FLUSH_FAILED:
+            return
+        rounds += 1
+        if flushed == FLUSH_MORE and rounds & 7:
+            continue
+        now = zl_monotonic_us()
+        _check_time(c, flushed == FLUSH_BLOCKED, now)
+        if c.state == C_ENDED:
+            return
+        if flushed == FLUSH_MORE:                    # busy for some rounds: look at what has come in
+            _read_input(c, now)
+        elif c.state == C_FINISHING and flushed == FLUSH_IDLE:
+            continue                                 # has just been told to
+        elif _wait(c, flushed == FLUSH_BLOCKED, now):
+            now = zl_monotonic_us()
+            _read_input(c, now)
+        if c.state == C_ENDED:
+            return
+        now = zl_monotonic_us()
+
+
+cdef void *_consumer_main(void *arg) noexcept nogil:
+    cdef Consumer *c = <Consumer *> arg
+    zl_thread_name(b"zlay-consumer")
+    _run(c)
+    close(c.fd)
+    close(c.epoll_fd)
+    if c.segment != NULL:
+        segment_release(c.segment)
+    if c.lead_owned:
+        zl_free(c.lead)
+    zl_add64_relaxed(&_disconnects[c.reason], 1)
+    zl_lock(&_lock)
+    if c.previous != NULL:
+        c.previous.next = c.next
+    else:
+        _unlink_first(c)
+    if c.next != NULL:
+        c.next.previous = c.previous
+    zl_store32(&c.state, C_ENDED)
+    _push_ended(c)
+    zl_add32(&_count, <uint32_t> 0xFFFFFFFF)
+    zl_unlock(&_lock)
+    return NULL
+
+
+cdef void _unlink_first(Consumer *c) noexcept nogil:
+    """Requires `_lock`."""
+    global _live
+    _live = c.next
+
+
+cdef void _push_ended(Consumer *c) noexcept nogil:
+    """Requires `_lock`."""
+    global _ended
+    c.previous = NULL
+    c.next = _ended
+    _ended = c
+
+
+# --- for zlay.firehose, tests and tools ------------------------------------------------------------------------------
+
+cdef object _row(Consumer *c, uint64_t now):
+    return (c.id, c.peer.decode("utf-8", "replace"), c.since_us, c.first_seq, c.next_seq, c.events, c.bytes,
+            (now - c.blocked_us) / 1e6 if c.blocked_us and now > c.blocked_us else 0.0, STATES[c.state])
+
+
+def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
+          uint64_t error_us=5_000_000):
+    """Take consumers from now on. One thread; the log is open.
+
+    too_slow is the ConsumerTooSlow error frame with its WebSocket header. tick_us: at most one wake-up in so many
+    microseconds; negative = by the number of consumers, 0 = each at once. slow_us: without progress while behind;
+    ping_us: after so long without a write; error_us: for the error frame and the close. Raises OSError, RuntimeError.
+    """
+    global _wake_fd, _stop_fd, _tick_us, _slow_us, _ping_us, _error_us, _too_slow, _too_slow_n, _running
+    cdef int error
+    if _running:
+        raise RuntimeError("consumers are being served already")
+    _wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    _stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> max(len(too_slow), 1))
+    if _wake_fd < 0 or _stop_fd < 0 or _too_slow == NULL:
+        raise OSError(errno, "cannot serve consumers")
+    memcpy(_too_slow, PyBytes_AS_STRING(too_slow), len(too_slow))
+    _too_slow_n = <uint32_t> len(too_slow)
+    _tick_us, _slow_us, _ping_us, _error_us = tick_us, slow_us, ping_us, error_us
+    zl_store32(&_stop_code, 0)
+    zl_store32(&_waker_stop, 0)
+    error = zl_thread_start(&_waker, STACK_BYTES, b"zlay-waker", _waker_main, NULL)
+    if error:
+        raise OSError(error, "cannot start the waker")
+    log_set_wake(_on_publish)
+    _running = True
+
+
+cdef int _prepare(Consumer *c) noexcept nogil:
+    """Socket options and the epoll. 0 or an errno."""
+    cdef int one = 1, dead = DEAD_PEER_MS
+    cdef epoll_event event
+    if fcntl(c.fd, F_SETFL, fcntl(c.fd, F_GETFL) | O_NONBLOCK) != 0:
+        return errno
+    setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(int))        # no effect on a Unix socket
+    setsockopt(c.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead, sizeof(int))
+    c.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+    if c.epoll_fd < 0:
+        return errno
+    event.events = EPOLLIN
+    event.data.fd = c.fd
+    if epoll_ctl(c.epoll_fd, EPOLL_CTL_ADD, c.fd, &event) != 0:
+        return errno
+    event.events = EPOLLIN | EPOLLET
+    event.data.fd = _wake_fd
+    if epoll_ctl(c.epoll_fd, EPOLL_CTL_ADD, _wake_fd, &event) != 0:
+        return errno
+    return 0
+
+
+cdef void _discard(Consumer *c) noexcept:
+    if c.epoll_fd >= 0:
+        close(c.epoll_fd)
+    if c.lead != NULL:
+        zl_free(c.lead)
+    zl_free(c)
+
+
+def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes received=b"", bint future_cursor=False):
+    """Serve a connected socket whose upgrade has been answered; its id. Any thread.
+
+    The first event sent is next_seq. lead goes out before everything (#info); with future_cursor it is an error frame,
+    after which the connection is closed. received: what has come after the upgrade request. The fd is the consumer's
+    from here on; when OSError or RuntimeError is raised it is still the caller's.
+    """
+    global _live, _next_id
+    cdef Consumer *c
+    cdef int error
+    cdef uint64_t ident, now = zl_monotonic_us()
+    cdef bytes name = peer.encode()[:PEER_BYTES - 1]
+    if not _running or zl_load32(&_stop_code):
+        raise RuntimeError("no consumers are served")
+    c = <Consumer *> zl_calloc(MEM_CONSUMER, sizeof(Consumer))
+    if c == NULL:
+        raise MemoryError
+    c.fd = fd
+    c.epoll_fd = -1
+    c.since_us = zl_realtime_us()
+    c.next_seq = c.first_seq = next_seq
+    c.reason = END_CLIENT_GONE
+    memcpy(c.peer, PyBytes_AS_STRING(name), len(name))
+    error = _prepare(c)
+    if lead and error == 0:
+        c.lead = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> len(lead))
+        if c.lead == NULL:
+            _discard(c)
+            raise MemoryError
+        memcpy(c.lead, PyBytes_AS_STRING(lead), len(lead))
+        c.lead_n = <uint32_t> len(lead)
+        c.lead_owned = True
+    if error:
+        _discard(c)
+        raise OSError(error, "the consumer's socket cannot be served")
+    if future_cursor:
+        _finish(c, END_FUTURE_CURSOR, CLOSE_POLICY, b"FutureCursor", NULL, 0, now + _error_us)
+    _take_input(c, <const uint8_t *> PyBytes_AS_STRING(received), <size_t> len(received), now)
+    zl_lock(&_lock)
+    ident = c.id = _next_id
+    _next_id += 1
+    c.next = _live
+    if _live != NULL:
+        _live.previous = c
+    _live = c
+    zl_add32(&_count, 1)
+    error = zl_thread_start(NULL, STACK_BYTES, NULL, _consumer_main, c)
+    if error:
+        _live = c.next
+        if _live != NULL:
+            _live.previous = NULL
+        zl_add32(&_count, <uint32_t> 0xFFFFFFFF)
+    zl_unlock(&_lock)
+    if error:
+        _discard(c)
+        raise OSError(error, "no thread for another consumer")
+    return ident
+
+
+def take_ends():
+    """Forget the consumers that have ended: (stats row, reason) of each. Any thread."""
+    global _ended
+    cdef Consumer *c
+    cdef Consumer *following
+    zl_lock(&_lock)
+    c = _ended
+    _ended = NULL
+    zl_unlock(&_lock)
+    ends = []
+    while c != NULL:
+        following = c.next
+        ends.append((_row(c, 0), REASONS[c.reason]))
+        zl_free(c)
+        c = following
+    return ends
+
+
+def stats():
+    """(id, peer, since unix us, first seq, next seq, events, bytes, seconds blocked, state) of each connected one."""
+    cdef uint32_t room, n = 0
+    cdef Consumer *copies = NULL
+    cdef Consumer *c
+    # Copied first: no object is made under the lock, for a collection could then wait for who waits for the lock.
+    room = zl_load32(&_count) + ROOM_MORE
+    copies = <Consumer *> zl_malloc(MEM_CONSUMER, room * sizeof(Consumer))
+    if copies == NULL:
+        raise MemoryError
+    with nogil:
+        zl_lock(&_lock)
+        c = _live
+        while c != NULL and n < room:
+            memcpy(&copies[n], c, sizeof(Consumer))
+            n += 1
+            c = c.next
+        zl_unlock(&_lock)
+    try:
+        return [_row(&copies[i], zl_monotonic_us()) for i in range(n)]
+    finally:
+        zl_free(copies)
+
+
+def count():
+    """Consumers connected, events and bytes sent to all of them ever, wake-ups. Any thread."""
+    return (zl_load32(&_count), zl_load64_relaxed(&_events), zl_load64_relaxed(&_bytes), zl_load64_relaxed(&_wakes))
+
+
+def disconnects():
+    """Consumers that have ended, by reason. Any thread."""
+    return {name: zl_load64_relaxed(&_disconnects[i]) for i, name in enumerate(REASONS)}
+
+
+def close_all(uint16_t code, double deadline_s):
+    """Close every consumer with a close code; True = all have ended before the deadline. No new ones from now on."""
+    cdef uint64_t deadline = zl_monotonic_us() + <uint64_t> (deadline_s * 1e6)
+    cdef timespec ts
+    ts.tv_sec = 0
+    ts.tv_nsec = 2000000
+    with nogil:
+        zl_store64(&_stop_deadline_us, deadline)
+        zl_store32(&_stop_code, code)
+        _signal(_stop_fd)
+        _signal(_wake_fd)
+        while zl_load32(&_count) and zl_monotonic_us() < deadline + LEAVE_US:
+            nanosleep(&ts, NULL)
+    return zl_load32(&_count) == 0
+
+
+def stop(uint16_t code=1001, double deadline_s=3.0):
+    """close_all, then end the waker and let everything go. One thread. Raises RuntimeError when a consumer is left."""
+    global _wake_fd, _stop_fd, _too_slow, _running
+    if not _running:
+        return
+    if not close_all(code, deadline_s):
+        raise RuntimeError("a consumer thread has not ended")
+    log_set_wake(NULL)
+    with nogil:
+        zl_store32(&_waker_stop, 1)
+        zl_add32(&_wake_word, 1)
+        zl_futex_wake(&_wake_word, 1)
+        pthread_join(_waker, NULL)
+    take_ends()
+    close(_wake_fd)
+    close(_stop_fd)
+    _wake_fd = _stop_fd = -1
+    zl_free(_too_slow)
+    _too_slow = NULL
+    _running = False

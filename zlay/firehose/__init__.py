@@ -1,0 +1,1 @@
+"""The firehose: consumers of com.atproto.sync.subscribeRepos. The hot part is zlay._fast.consumer."""

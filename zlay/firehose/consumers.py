@@ -1,0 +1,145 @@
+"""Consumers as the rest of the program sees them: admitted, served, listed, closed.
+
+Promises: no more consumers than the limits say, in all and per address; an admitted one is counted until its thread has
+ended. Assumes: the log is open from start() to stop().
+
+Threads: start and stop, one; everything else, any. `_lock` guards the numbers per address and the set of served ids.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+from zlay._fast import consumer as _consumer
+from zlay._fast import log as _log
+from zlay.errors import RemoteFault
+from zlay.firehose.cursor import place
+from zlay.firehose.frames import error_frame
+
+__all__ = ["ConsumerStats", "Consumers", "TooManyConsumers"]
+
+TOO_SLOW = error_frame("ConsumerTooSlow", "Stream consumer too slow")
+GOING_AWAY = 1001
+
+
+class TooManyConsumers(RemoteFault):
+    """A limit is reached: HTTP 429 before the upgrade (A2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStats:
+    """One connected consumer."""
+
+    id: int
+    peer: str
+    since_us: int  # unix microseconds
+    first_seq: int  # where it began
+    next_seq: int  # the next event it gets
+    lag: int  # events published and not yet sent to it
+    events: int
+    bytes: int
+    blocked_s: float  # its socket has taken nothing for so long; 0 = it does
+    state: str  # streaming, finishing, closing
+
+
+class Consumers:
+    """All consumers of the process. See the module for threads."""
+
+    def __init__(self, *, limit: int = 2000, limit_per_address: int = 50, tick_ms: float | None = None) -> None:
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._tick_us = -1 if tick_ms is None else int(tick_ms * 1000)
+        self._lock = threading.Lock()
+        self._by_address: Counter[str] = Counter()
+        self._address_of: dict[int, str] = {}
+        self._admitted = 0
+
+    def start(self, *, slow_s: float = 60.0, ping_s: float = 30.0, error_s: float = 5.0) -> None:
+        """Take consumers. slow_s: without progress while behind; ping_s: after so long without a write; error_s: for
+        an error frame and a close. Raises OSError."""
+        _consumer.start(
+            TOO_SLOW,
+            tick_us=self._tick_us,
+            slow_us=int(slow_s * 1e6),
+            ping_us=int(ping_s * 1e6),
+            error_us=int(error_s * 1e6),
+        )
+
+    def admit(self, address: str) -> None:
+        """Take a place for a consumer of this address (without port), before its upgrade is answered.
+
+        Give it back by release(), unless accept() has taken it over. Raises TooManyConsumers.
+        """
+        self._reap()
+        with self._lock:
+            if self._admitted >= self._limit:
+                raise TooManyConsumers("too many consumers")
+            if self._by_address[address] >= self._limit_per_address:
+                raise TooManyConsumers("too many consumers from this address")
+            self._admitted += 1
+            self._by_address[address] += 1
+
+    def release(self, address: str) -> None:
+        """Give back a place whose upgrade came to nothing."""
+        with self._lock:
+            self._release(address)
+
+    def _release(self, address: str) -> None:
+        """Requires `_lock`."""
+        self._admitted -= 1
+        self._by_address[address] -= 1
+        if self._by_address[address] <= 0:
+            del self._by_address[address]
+
+    def accept(self, fd: int, address: str, cursor: int | None, received: bytes = b"", *, peer: str = "") -> int:
+        """Serve a socket whose place is admitted and whose upgrade has been answered. Returns the consumer's id.
+
+        The fd is the consumer's from here on, the place given back when it ends. received: bytes that came after the
+        upgrade request; peer: how it is listed (the address, unless given). Raises OSError and RuntimeError, with fd
+        and place still the caller's.
+        """
+        status = _log.status()
+        spot = place(cursor, status["oldest_seq"], status["published_end"])
+        with self._lock:
+            ident = _consumer.accept(
+                fd, peer or address, spot.next_seq, lead=spot.lead, received=received, future_cursor=spot.future
+            )
+            self._address_of[ident] = address
+        return ident
+
+    def _reap(self) -> None:
+        with self._lock:
+            for row, _reason in _consumer.take_ends():
+                self._release(self._address_of.pop(row[0]))
+
+    def stats(self) -> list[ConsumerStats]:
+        """Every connected consumer, newest first."""
+        self._reap()
+        head = _log.ends()[2]
+        return [
+            ConsumerStats(ident, peer, since, first, following, max(0, head + 1 - following), events, n, blocked, state)
+            for ident, peer, since, first, following, events, n, blocked, state in _consumer.stats()
+        ]
+
+    def count(self) -> int:
+        """Connected consumers."""
+        return _consumer.count()[0]
+
+    def totals(self) -> dict[str, int]:
+        """Events and bytes sent to all consumers since the start, and wake-ups."""
+        _count, events, sent, wakes = _consumer.count()
+        return {"events": events, "bytes": sent, "wakes": wakes}
+
+    def disconnects(self) -> dict[str, int]:
+        """Ended consumers by reason: relay_consumer_disconnects_total."""
+        return _consumer.disconnects()
+
+    def stop(self, code: int = GOING_AWAY, deadline_s: float = 3.0) -> None:
+        """Close everybody with a close code, and wait. Raises RuntimeError when a thread does not end."""
+        _consumer.stop(code, deadline_s)
+        with self._lock:
+            self._address_of.clear()
+            self._by_address.clear()
+            self._admitted = 0
