@@ -1,8 +1,8 @@
 """Asks a PDS whether an account that we hold for inactive is active again (protocol E5).
 
 A worker asks before it drops the account's commits, at most now and then for one account; its frames wait meanwhile.
-Every request gets one answer: a status, or NO_ANSWER where the host gives none. Threads: `threads()` lists what is to be
-run, each supervised.
+Every request gets one answer: a status, or NO_ANSWER where the host gives none. Threads: `threads()` lists what is to
+be run, each supervised.
 """
 
 from __future__ import annotations

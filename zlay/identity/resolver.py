@@ -79,8 +79,8 @@ class Resolver:
     ) -> None:
         """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
 
-        `next_recheck(timeout_s)` waits for a DID to `recheck`; None = they come by that method alone. `on_fault(True)` is
-        called when no directory answers any more, `on_fault(False)` when one does again.
+        `next_recheck(timeout_s)` waits for a DID to `recheck`; None = they come by that method alone. `on_fault(True)`
+        is called when no directory answers any more, `on_fault(False)` when one does again.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
         """
         self._store = store
@@ -275,7 +275,7 @@ class Resolver:
         if did.startswith("did:web:"):  # no replicas stand behind it: one more question is enough
             self._take(ResolveRequest(did, force=True), asker)
             return
-        if recheck.before is not None and self._stored(did) != recheck.before:
+        if recheck.before is not None and self._stored(did) not in (None, recheck.before):
             return  # the question that came with the #identity has found the change
         identity = self._answer(ResolveRequest(did, force=True), asker)
         changed = identity is not None and identity.outcome != "failed" and _content(identity) != recheck.before
@@ -294,7 +294,7 @@ class Resolver:
         self._take(ResolveRequest(did, force=False), asker)
 
     def _stored(self, did: str) -> _Content | None:
-        """What the store says of the DID; None when it has nothing, or does not answer."""
+        """What the store says of the DID; None when it has nothing fresh, or does not answer."""
         try:
             row = self._store.account(did)
         except StateError:

@@ -48,7 +48,7 @@ class AccountRow:
     data: bytes | None
     head: bytes | None
     last_seq: int
-    identity: Identity | None  # resolved_us 0 = must be asked for again before use
+    identity: Identity | None  # None = not stored, or not to be used before it has been asked for again
     desynchronized: bool = False
 
 

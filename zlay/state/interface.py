@@ -108,7 +108,7 @@ class Store(Protocol):
         """Stores conclusive answers ("ok") and leaves the others out; an older answer never replaces a newer one."""
 
     def expire_identities(self, dids: Sequence[str]) -> None:
-        """Marks stored identities as not to be used before they have been asked for again."""
+        """Marks stored identities as not to be used, nor loaded, before they have been asked for again."""
 
     def forget_identities(self, dids: Sequence[str]) -> None:
         """Removes the stored identities of DIDs that are no more."""

@@ -133,7 +133,9 @@ class SqliteStore:
                 ):
                     accounts[row[0]] = row
                 for did, pds, key_type, key, resolved_us in reader.execute(
-                    f"SELECT did, pds, key_type, key_point, resolved_us FROM identity WHERE did IN ({marks})", keys
+                    f"SELECT did, pds, key_type, key_point, resolved_us FROM identity"
+                    f" WHERE did IN ({marks}) AND resolved_us > 0",
+                    keys,
                 ):
                     identities[did] = Identity(did, "ok", pds, key_type, key, resolved_us)
         return [_account_row(did, accounts.get(did), identities.get(did)) for did in dids]
