@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 START_S = 60.0
 STOP_S = 30.0  # the promise is under 5 s; test machines are shared
 ADMIN_PASSWORD = "rig"
+ZLAY = [sys.executable, "-X", "faulthandler", "-m", "zlay"]
 _LOG_SHOWN_BYTES = 12_000
 # Settings of the tests' own environment that must not reach the relay under test.
 _SETTINGS = ("RELAY_", "FRAME_", "HOST_", "RESOLVER_", "LOG_", "LEAK_", "COLLECTION_", "DATABASE_URL", "MALLOC_")
@@ -116,7 +117,7 @@ class RelayProcess:
         """Start the process; with `ready`, wait until it answers /_health."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "zlay", "run", *self._args],
+                [*ZLAY, "run", *self._args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
