@@ -173,10 +173,8 @@ class Draft:
         self.nodes = nodes
         if self.commit["data"] == old:
             self.commit["data"] = new
-            return
-        for cid, block in list(self.nodes.items()):
-            if bytes(old) in block and cid != new:
-                self.replace_node(cid, block.replace(bytes(old), bytes(new)))
+        while above := next((cid for cid, block in self.nodes.items() if old in block), None):
+            self.replace_node(above, self.nodes[above].replace(old, new))
 
 
 def link_fields(block: bytes) -> dict[str, Any]:

@@ -404,3 +404,24 @@ cdef int node_write(Tree *t, Subtree *s) noexcept nogil:
     t.written += 1
     t.written_bytes += p - t.buffer
     return R_OK
+
+
+# --- for tests and tools ---------------------------------------------------------------------------------------------
+
+MAX_ENTRIES = MAX_NODE_ENTRIES
+MAX_KEY = MAX_MST_KEY_BYTES
+
+
+def height(key: bytes) -> int:
+    """The height at which a key stands in a tree (C8). Any thread."""
+    return key_height(key, <size_t>len(key))
+
+
+def common_prefix(left: bytes, right: bytes) -> int:
+    """How many first bytes two keys share, as it is written into a node (C9). Any thread."""
+    cdef Entry a, b
+    a.key = left
+    a.key_n = <uint16_t>len(left)
+    b.key = right
+    b.key_n = <uint16_t>len(right)
+    return _shared(&a, &b)
