@@ -282,7 +282,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-@settings(max_examples=1000)
+@settings(max_examples=500)
 def test_all_canonical_encodings_are_accepted(value: drisl_ref.Value) -> None:
     """Whatever the slow reference encodes is accepted."""
     data = drisl_ref.encode(value)
@@ -311,7 +311,7 @@ def plain(value: drisl_ref.Value) -> bool:
 
 
 @given(VALUES, st.randoms(use_true_random=False))
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 def test_mutated_encodings_are_judged_as_the_reference_judges_them(value: drisl_ref.Value, rng: random.Random) -> None:
     """Whatever bytes are changed in a valid encoding, the slow reference and the compiled check agree."""
     data = bytearray(drisl_ref.encode(value))

@@ -17,7 +17,7 @@ from zlay._fast.crypto cimport sha256
 from zlay._fast.drisl cimport (
     CID_SIZE, Cursor, DRISL_DATA, drisl_skip, MAJOR_TAG, map_next, MapWalk, read_array, read_link, read_map, read_uint
 )
-from zlay._fast.mem cimport MEM_MISC, zl_free, zl_malloc
+from zlay._fast.mem cimport MEM_MISC, zl_copy_bytes, zl_free, zl_malloc
 from zlay._fast.message cimport DIGEST_BYTES, Message, message_decode, Slice
 from zlay._fast.scratch cimport Scratch, scratch_alloc, scratch_free, scratch_init, scratch_reset
 from zlay._fast.verdicts cimport (
@@ -60,14 +60,14 @@ cdef inline bint _blessed(const uint8_t *cid) noexcept nogil:
 
 cdef int _read_roots(Cursor *c, Car *car) noexcept nogil:
     """At least one link; the first must be blessed, of the others only the form counts."""
-    cdef uint32_t i, n
+    cdef uint32_t _i, n
     cdef int r = read_array(c, &n)
     if r != R_OK:
         return r
     if n == 0:
         return R_CAR_NO_ROOT
     r = read_link(c, &car.root)
-    for i in range(1, n):
+    for _i in range(1, n):
         if r == R_OK and c.p < c.end and c.p[0] >> 5 != MAJOR_TAG:
             return R_FIELD_TYPE
         if r == R_OK:
@@ -199,11 +199,12 @@ def parse(bytes data, bint check_hashes=True):
     cdef Slice view
     cdef uint32_t i
     cdef int r
-    view.p = data
+    cdef void *copy = zl_copy_bytes(data)
+    view.p = <const uint8_t *>copy
     view.n = <uint32_t>len(data)
-    if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
-        raise MemoryError
     try:
+        if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
+            raise MemoryError
         with nogil:
             r = car_parse(&s, view, &car, check_hashes)
         if r != R_OK:
@@ -215,6 +216,7 @@ def parse(bytes data, bint check_hashes=True):
         return {"root": (<const char *>car.root)[:CID_SIZE], "blocks": blocks}
     finally:
         scratch_free(&s)
+        zl_free(copy)
 
 
 def find(bytes data, list cids):
@@ -225,11 +227,12 @@ def find(bytes data, list cids):
     cdef CarBlock *block
     cdef bytes cid
     cdef int r
-    view.p = data
+    cdef void *copy = zl_copy_bytes(data)
+    view.p = <const uint8_t *>copy
     view.n = <uint32_t>len(data)
-    if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
-        raise MemoryError
     try:
+        if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
+            raise MemoryError
         r = car_parse(&s, view, &car, True)
         if r != R_OK:
             raise ValueError(REASONS[r].label)
@@ -243,6 +246,7 @@ def find(bytes data, list cids):
         return out
     finally:
         scratch_free(&s)
+        zl_free(copy)
 
 
 cdef int _decode_whole(Scratch *s, Slice frame, bint check_hashes) noexcept nogil:
@@ -290,7 +294,7 @@ def measure(list frames, int rounds, str hashes="checked"):
     cdef uint32_t most_blocks = n * 64 + MAX_CAR_BLOCKS
     cdef bint check = hashes == "checked"
     cdef bint only = hashes == "only"
-    cdef int r = R_OK, k
+    cdef int r = R_OK, _k
     cdef bytes frame
     if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
         raise MemoryError
@@ -310,7 +314,7 @@ def measure(list frames, int rounds, str hashes="checked"):
                 raise ValueError(f"frame {i}: {REASONS[r].label}")
         started = time.perf_counter()
         with nogil:
-            for k in range(rounds):
+            for _k in range(rounds):
                 if only:
                     for i in range(n_blocks):
                         sha256(blocks[i].p, blocks[i].n, digest)

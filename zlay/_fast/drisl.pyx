@@ -15,6 +15,7 @@ that record, not their connection. CIDs in records may name any codec and hash (
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
 
+from zlay._fast.mem cimport zl_copy_bytes, zl_free
 from zlay._fast.message cimport MAX_RECORD_BYTES
 from zlay._fast.verdicts cimport (
     R_BLOCK_SIZE, R_CBOR_CID, R_CBOR_DEPTH, R_CBOR_FLOAT, R_CBOR_INDEFINITE, R_CBOR_INT_RANGE,
@@ -247,28 +248,34 @@ def validate(bytes data, str mode="data"):
     cdef Cursor c
     cdef int m = _MODES[mode]
     cdef int r
-    c.p = data
+    cdef void *copy = zl_copy_bytes(data)
+    c.p = <const uint8_t *>copy
     c.end = c.p + len(data)
     with nogil:
         r = drisl_skip(&c, m, 0)
         if r == R_OK and c.p != c.end:
             r = R_CBOR_TRAILING
+        zl_free(copy)
     return REASONS[r].label
 
 
 def check_record(bytes data):
     """The label of what record_check says."""
-    cdef const uint8_t *p = data
+    cdef void *copy = zl_copy_bytes(data)
     cdef uint32_t n = <uint32_t>len(data)
     cdef int r
     with nogil:
-        r = record_check(p, n)
+        r = record_check(<const uint8_t *>copy, n)
+        zl_free(copy)
     return REASONS[r].label
 
 
 def is_utf8(bytes data):
     """What text strings must be."""
-    return bool(text_valid(data, <uint32_t>len(data)))
+    cdef void *copy = zl_copy_bytes(data)
+    cdef bint valid = text_valid(<const uint8_t *>copy, <uint32_t>len(data))
+    zl_free(copy)
+    return bool(valid)
 
 
 def put_head(int major, uint64_t value):

@@ -17,3 +17,5 @@ cdef void *zl_malloc(int tag, size_t n) noexcept nogil
 cdef void *zl_calloc(int tag, size_t n) noexcept nogil
 cdef void *zl_realloc(int tag, void *p, size_t n) noexcept nogil
 cdef void zl_free(void *p) noexcept nogil
+# For tests and tools: bytes in C memory of exactly their size, so that a sanitizer sees a read beyond. The caller's.
+cdef void *zl_copy_bytes(bytes data) except NULL

@@ -10,7 +10,7 @@ off by what is in flight, never for good.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from atomics cimport zl_add64_relaxed, zl_load64_relaxed
 from stripe cimport ZL_STRIPES, zl_stripe
@@ -168,6 +168,14 @@ def histogram():
 
 
 # --- for tests and tools ---
+
+cdef void *zl_copy_bytes(bytes data) except NULL:
+    cdef void *p = zl_malloc(MEM_MISC, len(data))
+    if p == NULL:
+        raise MemoryError(len(data))
+    memcpy(p, <const char *>data, len(data))
+    return p
+
 
 cdef class Block:
     """One allocation held by Python. For tests; one thread at a time.

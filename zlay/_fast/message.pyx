@@ -19,6 +19,7 @@ from zlay._fast.fields cimport (
     F_ACTIVE, F_BLOBS, F_BLOCKS, F_COMMIT, F_DID, F_OPS, F_PREV_DATA, F_REBASE, F_REV, F_SEQ, F_SINCE, F_STATUS,
     F_TIME, F_TOO_BIG, F_TYPE, F_UNKNOWN, field_of, kind_of, MAX_UNKNOWN_FIELDS, required_fields, text_is
 )
+from zlay._fast.mem cimport zl_copy_bytes, zl_free
 from zlay._fast.ops cimport ops_read
 from zlay._fast.scratch cimport Scratch, scratch_free, scratch_init
 from zlay._fast.syntax cimport account_did_valid, datetime_valid, handle_valid, tid_parse
@@ -121,13 +122,13 @@ cdef int _read_tid(Cursor *c, uint64_t *tid) noexcept nogil:
 
 cdef int _read_blobs(Cursor *c) noexcept nogil:
     """Deprecated and ignored (B2), but links, or typed consumers stop at it."""
-    cdef uint32_t i, n
+    cdef uint32_t _i, n
     cdef int r = read_array(c, &n)
     if r != R_OK:
         return r
     if n > MAX_BLOBS:
         return R_CBOR_LIMIT
-    for i in range(n):
+    for _i in range(n):
         if c.p == c.end:
             return R_CBOR_TRUNCATED
         if c.p[0] >> 5 != MAJOR_TAG:
@@ -378,6 +379,8 @@ cdef int _peek_header(Cursor *c, Peek *out) noexcept nogil:
 
 cdef int _peek_notice(Cursor *c, uint64_t left, Peek *out) noexcept nogil:
     """The payload of an error or #info: what it is called, and its message (A6, B7)."""
+    cdef const char *name = b"error" if out.is_error else b"name"
+    cdef uint32_t name_n = 5 if out.is_error else 4
     cdef Slice key
     cdef int r = R_OK
     while r == R_OK and left > 0:
@@ -385,7 +388,7 @@ cdef int _peek_notice(Cursor *c, uint64_t left, Peek *out) noexcept nogil:
         r = _loose_text(c, &key)
         if r != R_OK:
             return r
-        if key.p != NULL and (text_is(key.p, key.n, b"error", 5) if out.is_error else text_is(key.p, key.n, b"name", 4)):
+        if key.p != NULL and text_is(key.p, key.n, name, name_n):
             r = _loose_text(c, &out.error_name)
         elif key.p != NULL and text_is(key.p, key.n, b"message", 7):
             r = _loose_text(c, &out.error_message)
@@ -473,14 +476,14 @@ def decode(bytes frame):
     """What message_decode makes of a frame, as a dict; or the label of the reason it is refused for."""
     cdef Scratch s
     cdef Message m
-    cdef const uint8_t *p = frame
     cdef uint32_t n = <uint32_t>len(frame)
+    cdef void *copy = zl_copy_bytes(frame)
     cdef int r
-    if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
-        raise MemoryError
     try:
+        if scratch_init(&s, TOOL_SCRATCH_BYTES) != 0:
+            raise MemoryError
         with nogil:
-            r = message_decode(&s, p, n, &m)
+            r = message_decode(&s, <const uint8_t *>copy, n, &m)
         if r != R_OK:
             return REASONS[r].label
         return {
@@ -503,23 +506,27 @@ def decode(bytes frame):
         }
     finally:
         scratch_free(&s)
+        zl_free(copy)
 
 
 def peek(bytes frame):
     """What message_peek finds, as a dict; or the label of why the frame cannot be cut."""
     cdef Peek found
-    cdef const uint8_t *p = frame
     cdef uint32_t n = <uint32_t>len(frame)
+    cdef void *copy = zl_copy_bytes(frame)
     cdef int r
-    with nogil:
-        r = message_peek(p, n, &found)
-    if r != R_OK:
-        return REASONS[r].label
-    return {
-        "kind": KINDS[found.kind],
-        "seq": found.seq,
-        "did": frame[found.did_off:found.did_off + found.did_n].decode("utf-8", "replace"),
-        "is_error": bool(found.is_error),
-        "error_name": _bytes(found.error_name.p, found.error_name.n),
-        "error_message": _bytes(found.error_message.p, found.error_message.n),
-    }
+    try:
+        with nogil:
+            r = message_peek(<const uint8_t *>copy, n, &found)
+        if r != R_OK:
+            return REASONS[r].label
+        return {
+            "kind": KINDS[found.kind],
+            "seq": found.seq,
+            "did": frame[found.did_off:found.did_off + found.did_n].decode("utf-8", "replace"),
+            "is_error": bool(found.is_error),
+            "error_name": _bytes(found.error_name.p, found.error_name.n),
+            "error_message": _bytes(found.error_message.p, found.error_message.n),
+        }
+    finally:
+        zl_free(copy)

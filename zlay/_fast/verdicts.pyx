@@ -92,7 +92,7 @@ _DROPS = (
     (R_RECORD_MISSING, "record_missing", "D3", "The block of a created or updated record is not in the CAR."),
     (R_MST_INVERT, "mst_invert", "D5, D8", "An op cannot be undone with the nodes that the CAR holds."),
     (R_PREV_DATA_MISMATCH, "prev_data_mismatch", "D9", "Undoing the ops does not lead back to prevData."),
-    (R_PREV_DATA_MISSING, "missing_prev_data", "B2, design 14", "No prevData in a commit that is not the first."),
+    (R_PREV_DATA_MISSING, "missing_prev_data", "B2, design 14", "No prevData, though not the first commit."),
     (R_WORK_LIMIT, "work_limit", "C9, design 5", "The frame takes more memory or tree work than one may."),
     (R_DID_NOT_FOUND, "did_not_found", "E1", "The directory knows no such DID."),
     (R_DID_TOMBSTONED, "did_tombstoned", "E1", "The DID is tombstoned."),
