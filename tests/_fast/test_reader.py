@@ -288,7 +288,7 @@ def test_event_at_the_cursor_is_dropped(kind: str) -> None:
 
 
 def test_first_event_below_the_cursor_ends(kind: str) -> None:
-    """When the first event lies below the cursor asked for, the host's numbering has started again, and that is said."""
+    """When the first event lies below the cursor asked for, numbering has started again: the end record says so."""
     server = Server(kind, cursor=1_000)
     server.send(message(3))
     end = server.end()
@@ -534,7 +534,7 @@ print(seen, left, round(each, 1), round(started, 3), round(time.monotonic() - be
 
 
 def test_thousand_connections_cost_little() -> None:
-    """An idle connection that has received costs under 64 KiB of RSS with its thread; a thousand start and stop quickly."""
+    """An idle connection that has received costs under 64 KiB of RSS with its thread; 1,000 start and stop quickly."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 3000:
         pytest.skip("fewer than 3,000 file descriptors allowed")
     out = subprocess.run([sys.executable, "-c", THOUSAND], capture_output=True, text=True, timeout=120)
