@@ -32,6 +32,7 @@ BUSY_MIX = {
     "multi": 1500,
     "empty": 500,
     "sync": 400,
+    "import": 200,
     "identity": 300,
     "handle": 300,
     "account": 300,
@@ -40,6 +41,7 @@ BUSY_MIX = {
     "migrate": 300,
     "remove": 100,
     "birth": 300,
+    "unknown": 100,
 }
 
 
@@ -98,7 +100,7 @@ def test_a_slow_relay_agrees_with_the_ledger(tmp_path: Path) -> None:
         assert relay.judge(event) == wanted, event
         kinds[event.kind] = kinds.get(event.kind, 0) + 1
         noops += event.expect == Expect.NOOP
-    assert set(kinds) == {Kind.COMMIT, Kind.SYNC, Kind.IDENTITY, Kind.ACCOUNT}
+    assert set(kinds) == set(Kind)
     assert noops > 5
     assert {account.host for account in network.accounts if account.key_number} != set()
 
@@ -131,7 +133,7 @@ def test_repositories_are_whole_and_signed(tmp_path: Path) -> None:
     network = make_network(tmp_path / "ledger", mix=BUSY_MIX, faults={"any": 1000}, settle_s=0.02)
     for _ in said(network, 300):
         pass
-    for account in network.accounts[:6]:
+    for account in [account for account in network.accounts if account.status != "deleted"][:6]:
         roots, blocks = read_car(account.repo.car())
         commit = decode(blocks[roots[0]])
         assert isinstance(commit, dict)

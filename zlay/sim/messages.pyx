@@ -141,6 +141,21 @@ def account_frame(uint64_t seq, bytes did not None, bytes time not None, bint ac
     return message_end(&frame)
 
 
+def unknown_frame(uint64_t seq, bytes did not None, bytes time not None):
+    """The WebSocket frame of a message type that does not exist yet: did, seq, time, note, simulated."""
+    message_begin(&frame, b"#simulated", 10, 5)
+    put_text(&frame, b"did", 3)
+    put_bytes_text(&frame, did)
+    put_seq(&frame, seq)
+    put_text(&frame, b"note", 4)
+    put_text(&frame, b"passed through unchanged", 24)
+    put_text(&frame, b"time", 4)
+    put_bytes_text(&frame, time)
+    put_text(&frame, b"simulated", 9)
+    put_byte(&frame, CBOR_TRUE)
+    return message_end(&frame)
+
+
 def info_frame(bytes name not None, bytes message not None):
     """The WebSocket frame of an #info (B7)."""
     message_begin(&frame, b"#info", 5, 2)

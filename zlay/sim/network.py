@@ -143,6 +143,7 @@ class Network:
             "multi": self._do_multi,
             "empty": self._do_empty,
             "sync": self._do_sync,
+            "import": self._do_import,
             "identity": self._do_identity,
             "handle": self._do_handle,
             "account": self._do_account,
@@ -151,6 +152,7 @@ class Network:
             "migrate": self._do_migrate,
             "remove": self._do_remove,
             "birth": self._do_birth,
+            "unknown": self.voice.say_unknown,
         }
         for name, count in self.settings.mix.items():
             bound += count
@@ -235,6 +237,11 @@ class Network:
     def _do_sync(self, account: Account) -> None:
         """A #sync with the present head: news for a relay only if it has not seen the account yet."""
         self.voice.say_sync(account, Expect.NOOP if account.known else Expect.PASS)
+
+    def _do_import(self, account: Account) -> None:
+        """The repository changes unsaid (an import, a restored backup); a #sync says the new head."""
+        self.voice.commit(account, 0, creates=1 + self.rng.below(self.settings.multi_max))
+        self.voice.say_sync(account, Expect.PASS)
 
     def _do_identity(self, account: Account) -> None:
         self.voice.say_identity(account, with_handle=self.rng.below(4) > 0)

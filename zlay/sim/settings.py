@@ -21,6 +21,7 @@ DEFAULT_MIX: dict[str, int] = {
     "multi": 700,
     "empty": 50,
     "sync": 40,
+    "import": 10,
     "identity": 40,
     "handle": 20,
     "account": 20,
@@ -29,6 +30,7 @@ DEFAULT_MIX: dict[str, int] = {
     "migrate": 2,
     "remove": 20,
     "birth": 20,
+    "unknown": 0,
 }
 
 START_MODES = ("subscribed", "now", "paused")

@@ -50,6 +50,7 @@ class Simulation:
         self._paced_from = 0
         self._resumed_at = 0.0
         self._behind_events = 0
+        self._subscribed_hosts = 0
         for source, sock in zip(self.sources, self.addresses.host_sockets, strict=True):
             self.server.serve(sock, PdsSite(source.host, self.network, source))
         self.server.serve(self.addresses.plc_socket, self.directory)
@@ -90,7 +91,7 @@ class Simulation:
         if self.settings.start == "now":
             return True
         wanted = self.settings.start_hosts or len(self.sources)
-        return sum(source.subscribed for source in self.sources) >= wanted
+        return self._subscribed_hosts >= wanted
 
     def _generate(self, now: float) -> float:
         """Generates what is due; seconds until there is more to do."""
@@ -146,7 +147,7 @@ class Simulation:
             "hosts": len(network.hosts),
             "accounts": len(network.accounts),
             "subscribers": sum(len(source.subscribers) for source in self.sources),
-            "subscribed_hosts": sum(source.subscribed for source in self.sources),
+            "subscribed_hosts": self._subscribed_hosts,
             "unsent_events": sum(
                 source.host.window.end - subscriber.position
                 for source in self.sources
@@ -218,6 +219,8 @@ class Simulation:
         if not isinstance(source, LiveSource):
             return
         if came:
+            self._subscribed_hosts += not source.subscribed
+            source.subscribed = True
             source.subscribers.append(subscriber)
         else:
             source.subscribers.remove(subscriber)

@@ -19,7 +19,7 @@ __all__ = ["LiveSource"]
 class LiveSource:
     """Serves one host's window to its subscribers. One thread.
 
-    `replay`: so many old events are sent again to whoever subscribes next. `subscribed`: somebody has been here.
+    `replay`: so many old events are sent again to whoever subscribes next. `subscribed` is the simulation's note.
     """
 
     def __init__(self, network: Network, host: Host) -> None:
@@ -45,7 +45,6 @@ class LiveSource:
             position = max(window.first, window.position_after(cursor) - self.replay)
             self.replay = 0
         self.host.silent = False
-        self.subscribed = True
         self._note(True, cursor, position)
         return position, first, False
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zlay.sim.directory import iso_time
 from zlay.sim.faults import FAULTS
 from zlay.sim.ledger import Expect, Kind, LedgerWriter
-from zlay.sim.messages import account_frame, identity_frame, seq_offset
+from zlay.sim.messages import account_frame, identity_frame, seq_offset, unknown_frame
 from zlay.sim.repo import Spoil
 
 if TYPE_CHECKING:
@@ -146,6 +146,12 @@ class Voice:
         handle = account.handle.encode() if with_handle else None
         frame = identity_frame(self.next_seq(host), account.did_bytes, self.time_text(self.now_us(host)), handle)
         self.say(host, account, Kind.IDENTITY, frame)
+
+    def say_unknown(self, account: Account) -> None:
+        """Says a message of a type that no relay knows, with fields of its own."""
+        host = account.host
+        frame = unknown_frame(self.next_seq(host), account.did_bytes, self.time_text(self.now_us(host)))
+        self.say(host, account, Kind.OTHER, frame)
 
     def say_account(self, account: Account) -> None:
         """Says an #account with the account's present status."""
