@@ -87,7 +87,7 @@ _DROPS = (
     (R_SIG_INVALID, "sig_invalid", "C3, E4", "The signature is not by the account's current key."),
     (R_MST_NODE, "mst_node", "C9", "A tree node breaks a rule of its form."),
     (R_MST_DEPTH, "mst_depth", "C9", "A tree node hangs below height 0."),
-    (R_MST_MISSING_NODE, "mst_missing_node", "D2, D3", "The root, or a node on the way to an op's key, is not in the CAR."),
+    (R_MST_MISSING_NODE, "mst_missing_node", "D2, D3", "The root, or a node towards an op's key, is not in the CAR."),
     (R_MST_OP, "mst_op", "D3", "The new tree does not hold what an op says."),
     (R_RECORD_MISSING, "record_missing", "D3", "The block of a created or updated record is not in the CAR."),
     (R_MST_INVERT, "mst_invert", "D5, D8", "An op cannot be undone with the nodes that the CAR holds."),
