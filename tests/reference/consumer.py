@@ -23,6 +23,7 @@ from wsproto.events import (
     RejectData,
     Request,
 )
+from wsproto.frame_protocol import CloseReason
 
 from tests.reference.frame_ref import FRAME_MAX, Frame, FrameError, decode_frame
 
@@ -152,7 +153,7 @@ class StrictConsumer:
             case AcceptConnection():
                 self._accepted = True
             case CloseConnection(code=code, reason=reason):
-                self._end = ClosedError(int(code), reason or "")
+                self._end = ClosedError(None if code == CloseReason.ABNORMAL_CLOSURE else int(code), reason or "")
             case RejectConnection(status_code=status):
                 self._rejected = RefusedError(status, b"")
                 if not event.has_body:
