@@ -47,9 +47,12 @@ class RefusedError(Exception):
     """The server answered the upgrade with an HTTP error: `status` and `body`."""
 
     def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(f"HTTP {status}: {body[:200]!r}")
+        super().__init__(status)
         self.status = status
         self.body = body
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status}: {self.body[:200]!r}"
 
 
 class StreamError(Exception):
