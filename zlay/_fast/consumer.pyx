@@ -42,7 +42,7 @@ cdef enum:
     THROTTLED_WAIT_MS = 20       # how often a throttled consumer looks for new events
     WAIT_MS = 60000              # longest sleep of a consumer
     WAKER_MS = 1000              # ... and of the waker
-    RETIRED_GRACE_US = 600000000 # how long a segment may be read to its end after retention has unlinked it
+    RETIRED_GRACE_US = 600000000  # how long a segment may be read to its end after retention has unlinked it
     DEAD_PEER_MS = 75000         # TCP_USER_TIMEOUT: unacknowledged for so long = gone
     CLOSE_WAIT_US = 3000000      # for the consumer's close, after ours
     LEAVE_US = 1000000           # after the last deadline, for threads to see it
@@ -75,7 +75,7 @@ cdef uint64_t _next_id = 1
 
 # --- atomics ---
 cdef uint32_t _count = 0
-cdef uint32_t _stop_code = 0    # nonzero: everybody closes with it
+cdef uint32_t _stop_code = 0     # nonzero: everybody closes with it
 cdef uint64_t _stop_deadline_us = 0
 cdef uint32_t _wake_word = 0
 cdef uint32_t _waker_asleep = 0

@@ -1,21 +1,15 @@
-"""The event log: one sequencer, one writer, and the three ends appended <= written, synced, published (design 4).
+"""The event log: one writer behind the sequencer, and the three ends appended, synced, published (design 4).
 
-Promises: seq goes up by exactly one; what published_end covers is on disk (or, with durability `os`, written); a group
-whose sync failed is written again from memory, same bytes and numbers, into a new segment; no event is given up while
-the process lives. Assumes: one log per process; zlay.eventlog has recovered the directory and filled the segment table.
+Promises: what published_end covers is on disk (or, with durability `os`, written); a group whose sync failed is
+written again from memory, same bytes and numbers, into a new segment; no event is given up while the process lives.
+Assumes: one log per process; zlay.eventlog has recovered the directory and filled the segment table.
 
-Threads and locks:
-- appenders (workers, Python): `log_append`, under `_lock`: number, splice, copy. When all chunks are full, or while the
-  disk fails, they sleep on `_room_word`: readers then run out of credit and TCP pushes back.
+Threads:
 - the writer, a C thread: takes what has been appended, completes index entries (checksums), writes both files, syncs,
   moves the ends. While it syncs, the next group gathers. It alone creates segments.
 - the syncer, a C thread, only with durability `os`: syncs every second, or when half of the buffer waits for it.
-`_lock` guards the chunk lists, `_next_seq` and the flags below it; it is held for one copy at most. `_sync_lock` guards
-`_segment` and everything from an fdatasync to the record of its result, so that no failure is overlooked: the kernel
-reports it once. Order: `_sync_lock` before `_lock`.
-
-Memory: chunks are allocated when first needed and kept; bytes of an event stay in its chunk until they are synced. A
-chunk that is not needed gives its pages back.
+`_sync_lock` guards `_segment` and everything from an fdatasync to the record of its result, so that no failure is
+overlooked: the kernel reports it once. The sequencer's lock comes after it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -24,23 +18,22 @@ from libc.string cimport memcpy, memset
 
 from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
                       zl_monotonic_us, zl_store32, zl_store64)
-from fileio cimport EDQUOT, EIO, ENOSPC, MADV_DONTNEED, errno, fdatasync, madvise
+from fileio cimport EDQUOT, EIO, ENOSPC, errno, fdatasync
 from hashes cimport zl_crc32c, zl_siphash24
 from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_start, zl_unlock
 
-from zlay._fast.host cimport Host, host_give_credit
-from zlay._fast.mem cimport MEM_LOG, zl_free, zl_malloc
-from zlay._fast.segments cimport (SEG_ENTRY_BYTES, SEG_HEADER_BYTES, SEG_MAX_FRAME_BYTES, IndexEntry, Segment,
-                                  entry_checksum, segment_acquire, segment_create, segment_release, segments_oldest,
-                                  segments_retain, write_all)
+from zlay._fast.segments cimport (SEG_ENTRY_BYTES, SEG_HEADER_BYTES, IndexEntry, Segment, entry_checksum,
+                                  segment_acquire, segment_create, segment_release, segments_oldest, segments_retain,
+                                  write_all)
+from zlay._fast.sequencer cimport (Chunk, LogEvent, log_append, log_appended_end, sequencer_buffered, sequencer_close,
+                                   sequencer_free, sequencer_is_open, sequencer_limit, sequencer_locate,
+                                   sequencer_look, sequencer_open, sequencer_pause, sequencer_release,
+                                   sequencer_sleep, sequencer_waits, sequencer_wake_writer)
 
-__all__ = ["append", "ends", "hash_did", "set_did_key", "retain", "set_keep_from", "set_retention", "start", "status", "stop",
-           "wait_published", "wait_synced"]
+__all__ = ["FAULTS", "append", "ends", "hash_did", "retain", "set_did_key", "set_keep_from", "set_retention", "start",
+           "status", "stop", "wait_published", "wait_synced"]
 
 cdef enum:
-    CHUNK_BYTES = 8 << 20        # holds one largest frame and more; most of a group is one write
-    CHUNK_EVENTS = 16384         # index entries of a chunk: 1 MiB
-    PAGE = 4096
     EVERYBODY = 0x7FFFFFFF       # of a futex's waiters
     WRITER_STACK = 256 << 10
     OS_SYNC_MS = 1000            # durability `os`: how much a power loss may cost
@@ -58,34 +51,6 @@ cdef enum Fault:                 # what the writer is retrying
     FAULT_WRITE
     FAULT_SYNC
 
-cdef struct Pending:             # what an event needs besides its index entry until it is synced
-    Host *host
-    uint32_t cost
-    uint32_t start               # of its WebSocket header in the chunk
-
-cdef struct Chunk:               # owner: this module; `used`, `n`, `next` under _lock, bytes below them never change
-    Chunk *next
-    uint8_t *data
-    IndexEntry *entries
-    Pending *pending
-    uint64_t first_seq           # of entries[0]
-    uint32_t used
-    uint32_t n
-    uint32_t done                # events synced, credit given back; the syncing thread's (_sync_lock)
-
-# --- under _lock ---
-cdef zl_mutex _lock
-cdef Chunk *_head = NULL         # oldest chunk with bytes not yet synced
-cdef Chunk *_tail = NULL         # where appenders write
-cdef Chunk *_spare = NULL
-cdef uint32_t _chunks = 0        # allocated
-cdef uint32_t _max_chunks = 0
-cdef uint64_t _next_seq = 0
-cdef bint _open = False          # appending is allowed
-cdef bint _closing = False       # the writer ends when everything is written
-cdef bint _writer_idle = False
-cdef uint32_t _room_waiters = 0
-
 # --- under _sync_lock ---
 cdef zl_mutex _sync_lock
 cdef Segment *_segment = NULL    # held once; NULL = the next group begins one
@@ -95,14 +60,10 @@ cdef uint32_t _rewind = 0        # atomic; the active segment is not to be trust
 cdef uint64_t _segment_first_us = 0
 
 # --- atomics ---
-cdef uint64_t _appended = 0
 cdef uint64_t _written = 0
 cdef uint64_t _synced = 0
 cdef uint64_t _published = 0
 cdef uint64_t _newest_us = 0
-cdef uint64_t _buffered = 0      # bytes appended and not yet synced; changed under _lock
-cdef uint32_t _room_word = 0
-cdef uint32_t _work_word = 0
 cdef uint32_t _sync_word = 0
 cdef uint32_t _ends_word = 0
 cdef uint32_t _ends_waiters = 0
@@ -116,8 +77,7 @@ cdef uint64_t _keep_from = 0     # nothing at or above it is retired; 0 = nothin
 cdef uint64_t _retain_age_us = 0
 cdef uint64_t _retain_bytes = 0
 cdef uint64_t _retain_free_percent = 0
-# counters: appenders' under _lock, the others written by one thread each
-cdef uint64_t _waited = 0
+# counters, written by one thread each
 cdef uint64_t _groups = 0
 cdef uint64_t _group_events = 0
 cdef uint64_t _group_bytes = 0
@@ -133,7 +93,7 @@ cdef uint64_t _segment_bytes = 0
 cdef uint64_t _segment_entries = 0
 cdef uint64_t _segment_span_us = 0
 cdef uint64_t _first_own = 0     # the first seq this process gives out
-cdef uint64_t _previous_last = 0 # the highest seq in the log before it
+cdef uint64_t _previous_last = 0  # the highest seq in the log before it
 cdef uint64_t _key0 = 0
 cdef uint64_t _key1 = 0
 cdef log_wake_fn _wake = NULL
@@ -145,10 +105,6 @@ cdef bint _running = False
 cdef uint64_t did_hash(const uint8_t *did, uint32_t n) noexcept nogil:
     cdef uint64_t h = zl_siphash24(_key0, _key1, did, n)
     return h if h else 1
-
-
-cdef uint64_t log_appended_end() noexcept nogil:
-    return zl_load64(&_appended)
 
 
 cdef uint64_t log_synced_end() noexcept nogil:
@@ -166,152 +122,6 @@ cdef void log_set_wake(log_wake_fn fn) noexcept nogil:
 
 # --- the sequencer -----------------------------------------------------------------------------------------------
 
-cdef inline uint32_t _seq_bytes(uint64_t seq) noexcept nogil:
-    """Length of seq as a shortest-form CBOR integer."""
-    if seq >> 32:
-        return 9
-    return 1 if seq < 24 else 2 if seq < 256 else 3 if seq < 65536 else 5
-
-
-cdef inline uint8_t *_put_big_endian(uint8_t *p, uint64_t v, int n) noexcept nogil:
-    while n:
-        n -= 1
-        p[n] = <uint8_t> (v & 0xFF)
-        v >>= 8
-    return p
-
-
-cdef inline uint8_t *_put_seq(uint8_t *p, uint64_t seq) noexcept nogil:
-    cdef uint32_t n = _seq_bytes(seq)
-    if n == 1:
-        p[0] = <uint8_t> seq
-    else:
-        p[0] = 0x18 if n == 2 else 0x19 if n == 3 else 0x1A if n == 5 else 0x1B
-        _put_big_endian(p + 1, seq, <int> n - 1)
-    return p + n
-
-
-cdef inline uint8_t *_put_ws_header(uint8_t *p, uint32_t n) noexcept nogil:
-    """Header of an unmasked, unfragmented binary message of n bytes (RFC 6455 5.2)."""
-    p[0] = 0x82
-    if n < 126:
-        p[1] = <uint8_t> n
-        return p + 2
-    if n < 65536:
-        p[1] = 126
-        _put_big_endian(p + 2, n, 2)
-        return p + 4
-    p[1] = 127
-    _put_big_endian(p + 2, n, 8)
-    return p + 10
-
-
-cdef Chunk *_new_chunk() noexcept nogil:
-    """Requires `_lock`. One allocation, whose pages the kernel gives as they are first used."""
-    cdef size_t entries = CHUNK_EVENTS * sizeof(IndexEntry), pending = CHUNK_EVENTS * sizeof(Pending)
-    cdef uint8_t *block = <uint8_t *> zl_malloc(MEM_LOG, sizeof(Chunk) + entries + pending + CHUNK_BYTES)
-    cdef Chunk *c = <Chunk *> block
-    if block == NULL:
-        return NULL
-    c.entries = <IndexEntry *> (block + sizeof(Chunk))
-    c.pending = <Pending *> (block + sizeof(Chunk) + entries)
-    c.data = block + sizeof(Chunk) + entries + pending
-    return c
-
-
-cdef Chunk *_append_chunk(uint32_t need) noexcept nogil:
-    """Requires `_lock`. A chunk with room for one more event of `need` bytes, or NULL: wait."""
-    global _tail, _head, _spare, _chunks
-    cdef Chunk *c = _tail
-    if c != NULL and c.n < CHUNK_EVENTS and CHUNK_BYTES - c.used >= need:
-        return c
-    if _spare != NULL:
-        c = _spare
-        _spare = c.next
-    elif _chunks < _max_chunks:
-        c = _new_chunk()
-        if c == NULL:
-            return NULL
-        _chunks += 1
-    else:
-        return NULL
-    c.next = NULL
-    c.first_seq = _next_seq
-    c.used = c.n = c.done = 0
-    if _tail == NULL:
-        _head = c
-    else:
-        _tail.next = c
-    _tail = c
-    return c
-
-
-cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
-    global _next_seq, _room_waiters, _writer_idle, _buffered, _waited
-    cdef uint64_t seq
-    cdef uint32_t n, need, word
-    cdef Chunk *c
-    cdef uint8_t *p
-    cdef IndexEntry *entry
-    cdef bint wake
-    if e.seq_off > e.n or e.seq_len > e.n - e.seq_off or e.n > SEG_MAX_FRAME_BYTES:
-        return 0
-    zl_lock(&_lock)
-    while True:
-        if not _open:
-            zl_unlock(&_lock)
-            return 0
-        n = e.n - e.seq_len + _seq_bytes(_next_seq)
-        need = n + (2 if n < 126 else 4 if n < 65536 else 10)
-        if need > SEG_MAX_FRAME_BYTES:               # the reader's limit is lower by what splicing can add
-            zl_unlock(&_lock)
-            return 0
-        c = NULL
-        if zl_load32(&_fault) == FAULT_NONE:
-            c = _append_chunk(need)
-            if c != NULL:
-                break
-        _waited += 1
-        _room_waiters += 1
-        word = zl_load32(&_room_word)
-        zl_unlock(&_lock)
-        zl_futex_wait(&_room_word, word, RETRY_MOST_MS)
-        zl_lock(&_lock)
-        _room_waiters -= 1
-    seq = _next_seq
-    _next_seq += 1
-    p = _put_ws_header(c.data + c.used, n)
-    memcpy(p, e.data, e.seq_off)
-    p = _put_seq(p + e.seq_off, seq)
-    memcpy(p, e.data + e.seq_off + e.seq_len, e.n - e.seq_off - e.seq_len)
-    entry = &c.entries[c.n]
-    entry.length = need
-    entry.kind = e.kind
-    entry.flags = e.flags
-    entry.upstream_status = e.upstream_status
-    entry.effective_status = e.effective_status
-    entry.host_id = e.host_id
-    entry.host_epoch = e.host_epoch
-    entry.upstream_seq = e.upstream_seq
-    entry.recv_us = e.recv_us
-    entry.did_hash = e.did_hash
-    c.pending[c.n].host = e.host
-    c.pending[c.n].cost = e.cost
-    c.pending[c.n].start = c.used
-    c.used += need
-    c.n += 1
-    zl_store64(&_buffered, _buffered + need)
-    zl_store64(&_appended, seq)
-    wake = _writer_idle
-    if wake:
-        _writer_idle = False
-        zl_add32(&_work_word, 1)
-    zl_unlock(&_lock)
-    if wake:
-        zl_futex_wake(&_work_word, 1)
-    return seq
-
-
 # --- after a sync: ends, credit, chunks -------------------------------------------------------------------------
 
 cdef void _tell_ends() noexcept nogil:
@@ -328,73 +138,13 @@ cdef void _publish(uint64_t seq) noexcept nogil:
             _wake()
 
 
-cdef void _give_credit(Chunk *c, uint32_t upto) noexcept nogil:
-    """Requires `_sync_lock`. Runs of one host's events give back at once."""
-    cdef Host *host = NULL
-    cdef uint64_t cost = 0
-    cdef Pending *p
-    while c.done < upto:
-        p = &c.pending[c.done]
-        if p.host != host:
-            if host != NULL:
-                host_give_credit(host, cost)
-            host = p.host
-            cost = 0
-        cost += p.cost
-        c.done += 1
-    if host != NULL:
-        host_give_credit(host, cost)
-
-
-cdef void _set_aside(Chunk *c) noexcept nogil:
-    """Requires `_lock`. One spare chunk keeps its pages, the others give them back."""
-    global _spare
-    cdef uint64_t first = (<uint64_t> c.entries + PAGE - 1) & ~<uint64_t> (PAGE - 1)
-    cdef uint64_t end = (<uint64_t> c.data + CHUNK_BYTES) & ~<uint64_t> (PAGE - 1)
-    if _spare != NULL:
-        madvise(<void *> first, end - first, MADV_DONTNEED)
-    c.next = _spare
-    _spare = c
-
-
 cdef void _synced_to(uint64_t seq) noexcept nogil:
     """Requires `_sync_lock`. Everything up to seq is on disk."""
-    global _head, _tail, _buffered
-    cdef Chunk *c
-    cdef uint64_t freed = 0, upto
-    cdef uint32_t before, waiters
     zl_store64(&_synced, seq)
     if _durability == DURABLE_FSYNC:
         _publish(seq)
     _tell_ends()
-    zl_lock(&_lock)
-    c = _head
-    while c != NULL and c.first_seq <= seq:
-        upto = seq - c.first_seq + 1
-        if upto > c.n:
-            upto = c.n
-        before = c.done
-        if upto > before:
-            freed += c.pending[upto - 1].start + c.entries[upto - 1].length - c.pending[before].start
-        zl_unlock(&_lock)
-        _give_credit(c, <uint32_t> upto)
-        zl_lock(&_lock)
-        if c.done < c.n:
-            break
-        if c == _tail:                               # nothing waits: begin again on the same warm pages
-            c.used = c.n = c.done = 0
-            c.first_seq = _next_seq
-            break
-        _head = c.next
-        _set_aside(c)
-        c = _head
-    zl_store64(&_buffered, _buffered - freed)
-    waiters = _room_waiters
-    if waiters:
-        zl_add32(&_room_word, 1)
-    zl_unlock(&_lock)
-    if waiters:
-        zl_futex_wake(&_room_word, EVERYBODY)
+    sequencer_release(seq)
 
 
 cdef int _sync_files(Segment *s) noexcept nogil:
@@ -438,20 +188,13 @@ cdef void _set_fault(int what, int error) noexcept nogil:
         zl_bump64(&_faults, 1)
     zl_store32(&_fault_errno, <uint32_t> error)
     zl_store32(&_fault, <uint32_t> what)
+    sequencer_pause(True)
 
 
 cdef void _clear_fault() noexcept nogil:
-    cdef uint32_t waiters
-    if zl_load32(&_fault) == FAULT_NONE:
-        return
-    zl_lock(&_lock)
-    zl_store32(&_fault, FAULT_NONE)
-    waiters = _room_waiters
-    if waiters:
-        zl_add32(&_room_word, 1)
-    zl_unlock(&_lock)
-    if waiters:
-        zl_futex_wake(&_room_word, EVERYBODY)
+    if zl_load32(&_fault) != FAULT_NONE:
+        zl_store32(&_fault, FAULT_NONE)
+        sequencer_pause(False)
 
 
 cdef inline bint _is_full(int error) noexcept nogil:
@@ -470,18 +213,6 @@ cdef bint _segment_full(uint64_t recv_us) noexcept nogil:
         return False
     return (zl_load64(&_segment.frames_bytes) >= _segment_bytes or n >= _segment_entries
             or (recv_us > _segment_first_us and recv_us - _segment_first_us >= _segment_span_us))
-
-
-cdef Chunk *_locate(uint64_t seq, uint32_t *n) noexcept nogil:
-    """The chunk of seq, and how many events it holds by now."""
-    cdef Chunk *c
-    zl_lock(&_lock)
-    c = _head
-    while c.first_seq + c.n <= seq:
-        c = c.next
-    n[0] = c.n
-    zl_unlock(&_lock)
-    return c
 
 
 cdef int _new_segment() noexcept nogil:
@@ -547,7 +278,7 @@ cdef int _right_segment(uint64_t end, int *what) noexcept nogil:
         return _new_segment()
     if seq > end:
         return 0
-    c = _locate(seq, &n)
+    c = sequencer_locate(seq, &n)
     if not _segment_full(c.entries[seq - c.first_seq].recv_us):
         return 0
     error = _sync_written()
@@ -573,7 +304,7 @@ cdef int _write_group(uint64_t end, int *what) noexcept nogil:
     seq = zl_load64(&_written) + 1
     what[0] = FAULT_WRITE
     while seq <= end:
-        c = _locate(seq, &n)
+        c = sequencer_locate(seq, &n)
         recv_us = c.entries[seq - c.first_seq].recv_us
         if _segment_first_us == 0:
             _segment_first_us = recv_us
@@ -591,7 +322,7 @@ cdef int _write_group(uint64_t end, int *what) noexcept nogil:
     if _durability == DURABLE_OS:
         _publish(zl_load64(&_written))
         _tell_ends()
-        if zl_load64(&_buffered) > <uint64_t> _max_chunks * CHUNK_BYTES // 2:
+        if sequencer_buffered() > sequencer_limit() // 2:
             zl_add32(&_sync_word, 1)
             zl_futex_wake(&_sync_word, 1)
         return 0
@@ -612,23 +343,17 @@ cdef int _final_sync() noexcept nogil:
 
 cdef void *_writer_main(void *arg) noexcept nogil:
     """The writer: ends when the log closes and all is written and synced, or when stop() has given up."""
-    global _writer_idle
     cdef uint64_t end
     cdef uint32_t word
     cdef int error, what = FAULT_NONE
     cdef int64_t pause = RETRY_FIRST_MS
-    cdef bint nothing
+    cdef bint nothing, is_open
     while not zl_load32(&_give_up):
-        zl_lock(&_lock)
-        end = _next_seq - 1
-        word = zl_load32(&_work_word)
+        is_open = sequencer_look(zl_load64(&_written), not zl_load32(&_rewind), &end, &word)
         nothing = end == zl_load64(&_written) and not zl_load32(&_rewind)
-        if nothing and not _closing:
-            _writer_idle = True
-            zl_unlock(&_lock)
-            zl_futex_wait(&_work_word, word, OS_SYNC_MS)
+        if nothing and is_open:
+            sequencer_sleep(word, OS_SYNC_MS)
             continue
-        zl_unlock(&_lock)
         if nothing:
             what = FAULT_SYNC
             error = _final_sync()
@@ -643,20 +368,11 @@ cdef void *_writer_main(void *arg) noexcept nogil:
         _set_fault(what, error)
         if _is_full(error):
             _retain()
-        zl_futex_wait(&_work_word, word, pause)
+        sequencer_sleep(word, pause)
         pause = min(pause * 2, <int64_t> RETRY_MOST_MS)
     zl_store32(&_writer_done, 1)
     zl_futex_wake(&_writer_done, 1)
     return NULL
-
-
-cdef void _wake_writer() noexcept nogil:
-    global _writer_idle
-    zl_lock(&_lock)
-    _writer_idle = False
-    zl_add32(&_work_word, 1)
-    zl_unlock(&_lock)
-    zl_futex_wake(&_work_word, 1)
 
 
 cdef void *_syncer_main(void *arg) noexcept nogil:
@@ -672,7 +388,7 @@ cdef void *_syncer_main(void *arg) noexcept nogil:
         zl_unlock(&_sync_lock)
         if error:
             _set_fault(FAULT_SYNC, error)
-            _wake_writer()
+            sequencer_wake_writer()
     return NULL
 
 
@@ -704,8 +420,8 @@ def start(uint64_t next_seq, uint64_t previous_last, bint continue_last, *, bint
     segment of the table ends just before next_seq and is written on. buffer_chunks (8 MiB each, at least 2) bounds what
     may be appended and not yet synced. Raises OSError, RuntimeError. One thread.
     """
-    global _open, _closing, _next_seq, _segment, _durability, _segment_bytes, _segment_entries, _segment_span_us
-    global _max_chunks, _first_own, _previous_last, _running, _segment_first_us, _writer_idle
+    global _segment, _durability, _segment_bytes, _segment_entries, _segment_span_us, _first_own, _previous_last
+    global _running, _segment_first_us
     cdef uint64_t at
     cdef int error
     if _running:
@@ -719,10 +435,8 @@ def start(uint64_t next_seq, uint64_t previous_last, bint continue_last, *, bint
     _segment_entries = segment_entries
     _segment_span_us = segment_span_us
     _segment_first_us = 0
-    _max_chunks = max(buffer_chunks, <uint32_t> 2)
-    _next_seq = _first_own = next_seq
+    _first_own = next_seq
     _previous_last = previous_last
-    zl_store64(&_appended, next_seq - 1)
     zl_store64(&_written, next_seq - 1)
     zl_store64(&_synced, next_seq - 1)
     zl_store64(&_published, next_seq - 1)
@@ -733,45 +447,35 @@ def start(uint64_t next_seq, uint64_t previous_last, bint continue_last, *, bint
     zl_store32(&_syncer_stop, 0)
     zl_store32(&_writer_done, 0)
     zl_store32(&_fault, FAULT_NONE)
-    _closing = _writer_idle = False
+    sequencer_open(next_seq, buffer_chunks)
     error = zl_thread_start(&_writer, WRITER_STACK, b"zlay-log", _writer_main, NULL)
     if error == 0 and os_durability:
         error = zl_thread_start(&_syncer, WRITER_STACK, b"zlay-log-sync", _syncer_main, NULL)
         if error:
             zl_store32(&_give_up, 1)
-            _wake_writer()
+            sequencer_wake_writer()
             pthread_join(_writer, NULL)
     if error:
         _let_go()
         raise OSError(error, "cannot start the log's threads")
-    _running = _open = True
+    _running = True
 
 
 cdef void _reset_counters() noexcept:
-    global _waited, _groups, _group_events, _group_bytes, _faults, _syncs, _sync_us, _sync_worst_us, _keep_from
-    global _retain_age_us, _retain_bytes, _retain_free_percent, _buffered
-    _waited = _groups = _group_events = _group_bytes = _faults = _syncs = _sync_us = _sync_worst_us = 0
-    _keep_from = _retain_age_us = _retain_bytes = _retain_free_percent = _buffered = 0
+    global _groups, _group_events, _group_bytes, _faults, _syncs, _sync_us, _sync_worst_us, _keep_from
+    global _retain_age_us, _retain_bytes, _retain_free_percent
+    _groups = _group_events = _group_bytes = _faults = _syncs = _sync_us = _sync_worst_us = 0
+    _keep_from = _retain_age_us = _retain_bytes = _retain_free_percent = 0
     memset(_sync_histogram, 0, sizeof(_sync_histogram))
 
 
 cdef void _let_go() noexcept:
     """Frees chunks and the active segment; the threads have ended."""
-    global _segment, _head, _tail, _spare, _chunks
-    cdef Chunk *c
+    global _segment
     if _segment != NULL:
         segment_release(_segment)
         _segment = NULL
-    while _head != NULL:
-        c = _head.next
-        zl_free(_head)
-        _head = c
-    while _spare != NULL:
-        c = _spare.next
-        zl_free(_spare)
-        _spare = c
-    _tail = NULL
-    _chunks = 0
+    sequencer_free()
 
 
 def stop(double deadline_s=10.0):
@@ -780,33 +484,27 @@ def stop(double deadline_s=10.0):
     While the disk fails it is tried again until the deadline; what is lost then was never published (or, with
     durability `os`, had been written). Appenders have left log_append when their threads are joined: before that.
     """
-    global _open, _closing, _running
+    global _running
     cdef uint64_t deadline = zl_monotonic_us() + <uint64_t> (deadline_s * 1e6), now
     cdef bint complete
     if not _running:
         return True
     with nogil:
-        zl_lock(&_lock)
-        _open = False
-        _closing = True
-        zl_add32(&_room_word, 1)
-        zl_unlock(&_lock)
-        zl_futex_wake(&_room_word, EVERYBODY)
-        _wake_writer()
+        sequencer_close()
         while not zl_load32(&_writer_done):
             now = zl_monotonic_us()
             if now >= deadline:
                 break
             zl_futex_wait(&_writer_done, 0, <int64_t> ((deadline - now) // 1000 + 1))
         zl_store32(&_give_up, 1)
-        _wake_writer()
+        sequencer_wake_writer()
         pthread_join(_writer, NULL)
         if _durability == DURABLE_OS:
             zl_store32(&_syncer_stop, 1)
             zl_add32(&_sync_word, 1)
             zl_futex_wake(&_sync_word, 1)
             pthread_join(_syncer, NULL)
-    complete = zl_load64(&_synced) == zl_load64(&_appended)
+    complete = zl_load64(&_synced) == log_appended_end()
     _let_go()
     _running = False
     return complete
@@ -839,7 +537,7 @@ def append(bytes frame, uint32_t seq_off, uint32_t seq_len, *, int kind=0, int f
 
 def ends():
     """(appended_end, synced_end, published_end); any thread."""
-    return zl_load64(&_appended), zl_load64(&_synced), zl_load64(&_published)
+    return log_appended_end(), zl_load64(&_synced), zl_load64(&_published)
 
 
 cdef bint _wait_for(const uint64_t *end, uint64_t seq, double timeout_s):
@@ -892,16 +590,16 @@ def status():
     cdef uint32_t fault = zl_load32(&_fault)
     oldest = segments_oldest()
     return {
-        "open": _open,
+        "open": sequencer_is_open(),
         "durability": "os" if _durability == DURABLE_OS else "fsync",
-        "appended_end": zl_load64(&_appended), "synced_end": zl_load64(&_synced),
-        "published_end": zl_load64(&_published), "oldest_seq": oldest if oldest else zl_load64(&_appended) + 1,
+        "appended_end": log_appended_end(), "synced_end": zl_load64(&_synced),
+        "published_end": zl_load64(&_published), "oldest_seq": oldest if oldest else log_appended_end() + 1,
         "newest_us": zl_load64(&_newest_us), "keep_from": zl_load64(&_keep_from),
         "fault": FAULTS[fault], "fault_errno": zl_load32(&_fault_errno) if fault else 0,
         "fault_s": (zl_monotonic_us() - zl_load64(&_fault_since_us)) / 1e6 if fault else 0.0,
         "faults": zl_load64_relaxed(&_faults),
-        "buffered_bytes": zl_load64(&_buffered), "buffer_limit": <uint64_t> _max_chunks * CHUNK_BYTES,
-        "waited": zl_load64_relaxed(&_waited), "groups": zl_load64_relaxed(&_groups),
+        "buffered_bytes": sequencer_buffered(), "buffer_limit": sequencer_limit(),
+        "waited": sequencer_waits(), "groups": zl_load64_relaxed(&_groups),
         "events": zl_load64_relaxed(&_group_events), "bytes": zl_load64_relaxed(&_group_bytes),
         "syncs": zl_load64_relaxed(&_syncs), "sync_s": zl_load64_relaxed(&_sync_us) / 1e6,
         "sync_worst_s": zl_load64_relaxed(&_sync_worst_us) / 1e6,

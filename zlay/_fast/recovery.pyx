@@ -165,9 +165,9 @@ cdef int _open_tail(Tail *t, int dir_fd, const char *frames, const char *index, 
 def repair_tail(int dir_fd, uint64_t first_seq, uint64_t floor, bint repair):
     """Examine the last segment and, with repair, cut and sync it. Raises OSError, MemoryError.
 
-    floor is what is known to have been on disk, at least first_seq - 1. Returns a dict: floor, last_seq (first_seq - 1 =
-    nothing kept), frames_end (0 = cannot be said: the segment is not to be written on), frames_bytes (before), entries
-    (before), damaged, damage ([(from, to)], the first hundred), newest_us, rewritten.
+    floor is what is known to have been on disk, at least first_seq - 1. Returns a dict: floor; last_seq, first_seq - 1
+    when nothing is kept; frames_end, 0 when it cannot be said and the segment is not to be written on; frames_bytes and
+    entries, as found; damaged, the number, and damage, the first hundred ranges; newest_us; rewritten.
     """
     cdef Tail t
     cdef int error
