@@ -13,9 +13,10 @@ from zlay._fast.includes.atomics cimport (
     zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl_store32,
 )
 from zlay._fast.includes.threads cimport pthread_join
-from zlay._fast.log cimport did_hash
+from zlay._fast.log cimport did_hash, log_synced_end
 from zlay._fast.mem cimport MEM_QUEUE, zl_calloc, zl_free
 from zlay._fast.queue cimport MAX_WORKERS, inlet, inlet_put_message, pipeline_submit, set_worker_count
+from zlay._fast.reader cimport reader_set_sink
 from zlay._fast.syntax cimport tid_format, tid_parse
 from zlay._fast.worker cimport (
     M_ACCOUNT, M_COLLECT, M_IDENTITY, M_RESYNC, M_STATUS, DirtyRow, DirtyRows, Message_, Worker, applied, set_applied,
@@ -53,6 +54,7 @@ def start(uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint
     set_hold_time(<uint64_t>(hold_s * 1e6))
     set_applied(applied_seq)
     set_down(False, False, False)
+    reader_set_sink(pipeline_submit, log_synced_end, did_hash)
     requests.open_lists()
     for i in range(workers):
         if worker_init(&_workers[i], i, <uint32_t>max(64, entries // workers), <uint32_t>max(64, keys // workers)) != 0:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
+    from zlay.firehose.consumers import Consumers
     from zlay.state.interface import Store
 
 __all__ = ["HostView", "RelayView"]
@@ -45,6 +45,10 @@ class RelayView(Protocol):
     def store(self) -> Store:
         """State in SQL."""
 
+    @property
+    def consumers(self) -> Consumers:
+        """Who is served."""
+
     def hosts(self) -> Sequence[HostView]:
         """All hosts by id, from memory."""
 
@@ -74,9 +78,3 @@ class RelayView(Protocol):
 
     def metrics(self) -> bytes:
         """Figures for Prometheus, in its text form."""
-
-    def refuse_consumer(self, address: str) -> str | None:
-        """Why one more consumer from this address is too many; None = it is welcome."""
-
-    def accept_consumer(self, sock: socket.socket, address: str, cursor: int | None, agent: str, first: bytes) -> None:
-        """Gives the socket, after the upgrade's answer, to its own consumer; `first` = what it has sent already."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from wsproto.connection import ConnectionType
-from wsproto.events import AcceptConnection, RejectConnection
+from wsproto.events import AcceptConnection
 from wsproto.events import Request as WsRequest
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
-from zlay import __version__
+from zlay import __version__, logs
 from zlay.api import admin, xrpc
+from zlay.api.connection import SERVER_NAME
 from zlay.api.message import Request, Response, XrpcError, error_response, json_response
-from zlay.firehose import parse_cursor
+from zlay.firehose.consumers import TooManyConsumers
+from zlay.firehose.cursor import BadCursor, parse_cursor
 
 if TYPE_CHECKING:
     import socket
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from zlay.api.interface import RelayView
 
 __all__ = ["RelayRouter"]
+
+log = logs.get("http")
 
 FIREHOSE = "/xrpc/com.atproto.sync.subscribeRepos"
 TEXT = "text/plain; charset=utf-8"
@@ -106,26 +111,49 @@ class RelayRouter:
             return error_response(404, "NotFound", "no WebSocket here")
         if request.method != "GET":
             return _not_allowed("GET")
-        cursor = parse_cursor(request.parameters().get("cursor"))
-        refusal = self._relay.refuse_consumer(request.address)
-        if refusal is not None:
+        answer = _accept(upgrade)
+        try:
+            cursor = parse_cursor(request.query)
+            self._relay.consumers.admit(request.address)
+        except BadCursor as exc:
+            raise XrpcError(400, "BadRequest", str(exc)) from None
+        except TooManyConsumers as exc:
+            refusal = str(exc)
             return Response(429, json_response({"error": "RateLimitExceeded", "message": refusal}).body,
                             headers=[("Retry-After", "30")])  # fmt: skip
-        handshake = H11Handshake(ConnectionType.SERVER)
-        try:
-            handshake.initiate_upgrade_connection(upgrade.raw_headers, upgrade.target)
-            asked = next(handshake.events())
-            if isinstance(asked, RejectConnection) or not isinstance(asked, WsRequest):
-                raise RemoteProtocolError("the upgrade is refused")
-            server = [(b"server", f"zlay/{__version__} (atproto-relay)".encode())]
-            answer = handshake.send(AcceptConnection(extra_headers=server))
-        except (RemoteProtocolError, StopIteration) as exc:
-            raise XrpcError(400, "InvalidRequest", f"not a WebSocket upgrade: {exc}") from None
-        if sock.send(answer) != len(answer):  # a fresh socket's buffer takes 200 bytes, or the peer plays games
+        if not _send_whole(sock, answer):
+            self._relay.consumers.release(request.address)
             raise XrpcError(400, "InvalidRequest", "the client does not read")
-        agent = request.headers.get("user-agent", "")
-        self._relay.accept_consumer(sock, request.address, cursor, agent, upgrade.leftover)
+        fd = sock.detach()
+        try:
+            self._relay.consumers.accept(fd, request.address, cursor, upgrade.leftover)
+        except (OSError, RuntimeError) as exc:
+            self._relay.consumers.release(request.address)
+            os.close(fd)
+            log.warn_rate("accept", "a consumer could not be served", error=str(exc))
         return None
+
+
+def _send_whole(sock: socket.socket, data: bytes) -> bool:
+    """A fresh socket's buffer takes 200 bytes at once, or the peer is gone or plays games."""
+    try:
+        return sock.send(data) == len(data)
+    except OSError:
+        return False
+
+
+def _accept(upgrade: Upgrade) -> bytes:
+    """The answer that completes a WebSocket upgrade. Raises XrpcError for a handshake that is none."""
+    handshake = H11Handshake(ConnectionType.SERVER)
+    try:
+        handshake.initiate_upgrade_connection(upgrade.raw_headers, upgrade.target)
+        asked = next(handshake.events())
+        if not isinstance(asked, WsRequest):
+            raise RemoteProtocolError("the upgrade is refused")
+        server = [(b"server", SERVER_NAME.encode())]
+        return handshake.send(AcceptConnection(extra_headers=server))
+    except (RemoteProtocolError, StopIteration) as exc:
+        raise XrpcError(400, "InvalidRequest", f"not a WebSocket upgrade: {exc}") from None
 
 
 _UPGRADE_BODY = json_response({"error": "UpgradeRequired", "message": "this endpoint speaks WebSocket"}).body

@@ -1,0 +1,84 @@
+"""What has to be looked at now and then: retention, trims, the GIL, the garbage collector, gauges, memory reports.
+
+One supervised thread. Each duty is short, and none of them stands between a frame and its consumers.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from zlay import gil, logs
+from zlay._fast import pool
+from zlay.errors import StateError
+from zlay.memory import libc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zlay.relay import Relay
+
+__all__ = ["Housekeeping"]
+
+TICK_S = 1.0
+GIL_S = 60.0  # R10
+COLLECT_S = 300.0  # the automatic trigger can stall on 3.13.5; a pass takes milliseconds
+TRIM_POOL_S = 5.0
+RETAIN_S = 10.0
+COUNTS_S = 30.0
+
+log = logs.get("relay")
+
+
+class Housekeeping:
+    """Duties with their intervals; `run` on one thread, the rest from any."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._stop = threading.Event()
+        self._report_reason: str | None = None
+        self.account_counts: dict[int, int] = {}  # by host id; replaced as a whole
+        duties: list[tuple[float, Callable[[], object]]] = [
+            (GIL_S, self._check_gil),
+            (COLLECT_S, gc.collect),
+            (TRIM_POOL_S, pool.trim),
+            (RETAIN_S, relay.log.retain),
+            (COUNTS_S, self._count_accounts),
+            (TICK_S, relay.leaks.check_limit),
+        ]
+        if relay.config.malloc_trim_interval:
+            duties.append((relay.config.malloc_trim_interval, libc.trim))
+        self._duties = duties
+        self._due = [0.0] * len(duties)
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stop.wait(TICK_S):
+            now = time.monotonic()
+            for n, (interval_s, duty) in enumerate(self._duties):
+                if now >= self._due[n]:
+                    self._due[n] = now + interval_s
+                    duty()
+            if self._report_reason is not None:
+                reason, self._report_reason = self._report_reason, None
+                self._relay.leaks.report(reason)
+
+    def stop(self) -> None:
+        """Asks `run` to end."""
+        self._stop.set()
+
+    def ask_report(self, reason: str) -> None:
+        """A memory report at the next tick; fit for a signal handler."""
+        self._report_reason = reason
+
+    def _check_gil(self) -> None:
+        if not gil.is_off():
+            log.error("the GIL has been turned on by a late import: frames are slow from here on")
+
+    def _count_accounts(self) -> None:
+        try:
+            self.account_counts = self._relay.store.host_account_counts()
+        except StateError as exc:
+            log.warn_rate("counts", "accounts cannot be counted", error=str(exc))

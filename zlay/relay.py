@@ -1,0 +1,445 @@
+"""The relay: its parts in the order data meets them, started, watched, and stopped in order.
+
+    hosts ──> readers ──> workers ──> log ──> consumers
+                            │ ask       └──> applier ──> state
+                            └── loader, resolvers, status checks, resyncs
+
+`Relay` is built and stopped by the main thread; what HTTP handlers call (`RelayView`) may be called from any thread.
+Shut-down, each step with a deadline: dialer and readers, workers, log, state, consumers, HTTP. What has no verdict by
+then is let go with its host's cursor below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from zlay import __version__, gil, logs
+from zlay._fast import host as chost
+from zlay._fast import pipeline, pool, reader
+from zlay.api.interface import HostView
+from zlay.api.router import RelayRouter
+from zlay.api.server import HttpServer
+from zlay.errors import HostRefused, StartError, StateError, ZlayError
+from zlay.eventlog.log import EventLog, LogSettings
+from zlay.firehose.consumers import Consumers
+from zlay.hosts.connection import starter
+from zlay.hosts.cursors import CursorCollector
+from zlay.hosts.dial import DialRules
+from zlay.hosts.dialer import Dialer
+from zlay.hosts.registry import Registry
+from zlay.hosts.requests import CrawlRequests
+from zlay.hosts.resync import Resync
+from zlay.hosts.seeds import Seeder
+from zlay.hosts.status_check import StatusChecker
+from zlay.housekeeping import Housekeeping
+from zlay.identity.resolver import Resolver
+from zlay.memory.leaks import LeakTrace
+from zlay.metrics import Metrics
+from zlay.pipeline.link import Link
+from zlay.state import open_store, recovery
+from zlay.state.applier import Applier
+from zlay.state.loader import Loader
+from zlay.supervise import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zlay.config import Config
+    from zlay.hosts.registry import HostEntry
+    from zlay.state.interface import Store
+
+__all__ = ["Relay", "main"]
+
+READERS_DEADLINE_S = 1.5  # of the five seconds that a stop may take with 3,000 hosts
+DRAIN_DEADLINE_S = 1.0
+LOG_DEADLINE_S = 2.0
+THREADS_DEADLINE_S = 1.5
+CONSUMERS_DEADLINE_S = 1.0
+MIB = 1 << 20
+
+log = logs.get("relay")
+
+
+class Relay:
+    """One running relay; the one of its process, since the compiled core is. Built in order, or not at all."""
+
+    def __init__(self, config: Config, on_shutdown: Callable[[str], None]) -> None:
+        """Opens everything and starts nothing but the log's writer. `on_shutdown` hears of POST /admin/shutdown.
+
+        Raises StartError, ConfigError, StateError.
+        """
+        self.config = config
+        self._on_shutdown = on_shutdown
+        self._started_s = time.monotonic()
+        self._stopping = False
+        self.supervisor = Supervisor()
+        with contextlib.ExitStack() as undo:
+            self._open(undo)
+            undo.pop_all()
+
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        config = self.config
+        _prepare_folder(config)
+        # The ports first: a second zlay, or a typing error, is told before anything is touched.
+        self._router = RelayRouter(self, config.relay_admin_password)
+        self.http = HttpServer(
+            self._router,
+            [(config.relay_bind, config.relay_port, False), (config.relay_bind, config.relay_metrics_port, True)],
+            trusted_proxies=config.relay_trusted_proxies,
+        )
+        undo.callback(self.http.close)
+        self.leaks = LeakTrace(config.leak_trace, config.leak_trace_limit_mb * MIB, config.relay_data_dir)
+        pool.init(config.frame_pool_bytes, config.frame_alloc)
+        undo.callback(pool.close)
+        self.log = EventLog.open(config.relay_data_dir, _log_settings(config))
+        undo.callback(self.log.close)
+        self._store: Store = open_store(config)
+        undo.callback(self._store.close)
+        checkpoint = self._recover_state()
+        self.registry = Registry(self._store, host_credit_bytes=config.host_credit_bytes)
+        logged = recovery.logged_above_cursors(
+            self.log.scan(checkpoint.dedup_from + 1, frames=False), self._store.hosts()
+        )
+        behind = self.registry.set_logged_above(logged)
+        self.link = Link(self.registry.id_of)
+        self._open_upstream(checkpoint.dedup_from, behind)
+        self._consumers = Consumers(
+            limit=config.relay_max_consumers,
+            limit_per_address=config.relay_max_consumers_per_ip,
+            tick_ms=config.fanout_tick_ms,
+        )
+        self.metrics_source = Metrics(self)
+        self.housekeeping = Housekeeping(self)
+
+    def _recover_state(self) -> Any:
+        """Log and state belong together, and the state is brought up to the log's end (R3, R11)."""
+        store, events = self._store, self.log
+        checkpoint = store.checkpoint()
+        newest = events.recovered.last_seq
+        if recovery.agree(checkpoint, events.store_id, newest_seq=newest, log_end=events.appended_end):
+            store.set_store_id(events.store_id)
+            store.apply([], [], events.appended_end, events.appended_end)
+        elif checkpoint.applied_seq < events.appended_end:
+            began = time.monotonic()
+            missed = events.scan(checkpoint.applied_seq + 1)
+            changed = recovery.replay(store, missed, events.appended_end)
+            log.info("state brought up from the log", from_seq=checkpoint.applied_seq, to_seq=events.appended_end,
+                     changes=changed, seconds=round(time.monotonic() - began, 2))  # fmt: skip
+        return store.checkpoint()
+
+    def _open_upstream(self, dedup_from: int, behind: dict[int, tuple[int, int]]) -> None:
+        config = self.config
+        private = config.relay_allow_private_hosts
+        self.loader = Loader(
+            self._store,
+            next_loads=self.link.next_loads,
+            post_accounts=self.link.post_accounts,
+            on_fault=lambda down: self.link.set_outage("store", down=down),
+        )
+        self.resolver = Resolver(
+            self._store,
+            plc_urls=config.relay_plc_url,
+            threads=config.resolver_threads,
+            next_resolve=self.link.next_resolve,
+            post_identity=self.link.post_identity,
+            allow_private=private,
+            keep_alive=config.resolver_keep_alive,
+            recycle_after=config.resolver_recycle_interval,
+        )
+        self.applier = Applier(
+            self._store,
+            collect_dirty=self.link.collect_dirty,
+            set_applied=self.link.set_applied,
+            synced_end=lambda: self.log.synced_end,
+            collect_cursors=CursorCollector(chost.collect_all, dedup_from=dedup_from, logged_before=behind),
+        )
+        self.dialer = Dialer(
+            self.registry,
+            starter(config.host_reader),
+            DialRules(f"zlay/{__version__} (atproto-relay)", allow_private=private),
+        )
+        self.registry.on_added = self.dialer.add
+        self.status_checker = StatusChecker(
+            self.registry,
+            next_request=self.link.next_status_check,
+            post_status=pipeline.post_status,
+            allow_private=private,
+        )
+        self.resync = Resync(
+            self._store,
+            self.registry,
+            next_request=self.link.next_resync,
+            post_resync=pipeline.post_resync,
+            allow_private=private,
+        )
+        self.crawl = CrawlRequests(self.registry, allow_private=private)
+        self.seeder: Seeder | None = None
+        if config.relay_upstream.lower() not in ("", "none"):
+            self.seeder = Seeder(self.registry, config.relay_upstream, allow_private=private)
+
+    # --- start and stop: main thread ---
+
+    def start(self) -> None:
+        """Starts every thread, health first, dialling last."""
+        config = self.config
+        self.leaks.start()
+        self.consumers.start()
+        for name, target in self.http.threads():
+            self.supervisor.spawn(name, target)
+        pipeline.start(
+            config.workers,
+            config.did_cache_size,
+            config.validator_cache_size,
+            config.hold_seconds,
+            self.applier.applied_seq,
+        )
+        spawn = self.supervisor.spawn
+        spawn("applier", self.applier.run)
+        spawn("loader", self.loader.run)
+        for part in (self.resolver, self.status_checker, self.resync):
+            for name, target in part.threads():
+                spawn(name, target)
+        spawn("recheck", self._run_rechecks)
+        spawn("registry", self.registry.run)
+        spawn("housekeeping", self.housekeeping.run)
+        self.crawl.add(config.relay_hosts, "config")
+        spawn("dialer", self.dialer.run)
+        for host_id in self.registry.dialled_ids()[: config.relay_max_hosts]:
+            self.dialer.add(host_id)
+        if self.seeder is not None:
+            spawn("seeder", self.seeder.run)
+        gc.collect()
+        gc.freeze()  # what start-up made stays: collections need not look at it again
+        for (address, port), what in zip(self.http.addresses, ("firehose", "metrics and admin"), strict=True):
+            log.info("listening", address=address, port=port, serves=what)
+        log.info("started", version=__version__, hosts=len(self.registry.dialled_ids()), seq=self.log.appended_end,
+                 workers=config.workers, seconds=round(time.monotonic() - self._started_s, 2))  # fmt: skip
+
+    def _run_rechecks(self) -> None:
+        while not self._stopping:
+            did = self.link.next_recheck(0.5)
+            if did is not None:
+                self.resolver.recheck(did)
+
+    def stop(self) -> None:
+        """Stops in order; see the module's head. Takes at most about five seconds."""
+        began = time.monotonic()
+        self._stopping = True
+        self.supervisor.stopping()
+        if self.seeder is not None:
+            self.seeder.stop()
+        self.dialer.stop()
+        left = reader.stop_all(READERS_DEADLINE_S)
+        drained = pipeline.drain(DRAIN_DEADLINE_S)
+        self.loader.stop()
+        self.resolver.stop()
+        self.status_checker.stop()
+        self.resync.stop()
+        self.applier.stop()
+        self.registry.stop()
+        self.housekeeping.stop()
+        pipeline.stop()
+        synced = self.log.wait_synced(self.log.appended_end, LOG_DEADLINE_S)
+        with contextlib.suppress(RuntimeError):  # a thread that does not end is told by the log, and dies with us
+            self.consumers.stop(deadline_s=CONSUMERS_DEADLINE_S)
+        self.http.stop()
+        running = self.supervisor.join(THREADS_DEADLINE_S)
+        applied = self.applier.finish(LOG_DEADLINE_S)
+        self.registry.flush()
+        self.log.close(LOG_DEADLINE_S)
+        pipeline.close()
+        self.http.close()
+        with contextlib.suppress(StateError):
+            self._store.close()
+        log.info("stopped", seconds=round(time.monotonic() - began, 2), readers_left=left, drained=drained,
+                 synced=synced, applied=applied, threads_left=len(running))  # fmt: skip
+
+    # --- RelayView: any thread ---
+
+    @property
+    def store(self) -> Store:
+        """State in SQL."""
+        return self._store
+
+    @property
+    def consumers(self) -> Consumers:
+        """Who is served."""
+        return self._consumers
+
+    def hosts(self) -> Sequence[HostView]:
+        """All hosts by id."""
+        counts = self.housekeeping.account_counts
+        return [self._view(entry, counts) for entry in self.registry.page(0, 1 << 30)]
+
+    def host(self, hostname: str) -> HostView | None:
+        """One host by name."""
+        entry = self.registry.find(hostname)
+        return None if entry is None else self._view(entry, self.housekeeping.account_counts)
+
+    def host_name(self, host_id: int) -> tuple[str, bool] | None:
+        """(hostname, no_tls) of a host."""
+        entry = self.registry.get(host_id)
+        return None if entry is None else (entry.hostname, entry.no_tls)
+
+    def _view(self, entry: HostEntry, counts: dict[int, int]) -> HostView:
+        stats = chost.stats(entry.index)
+        report = self.dialer.report(entry.id)
+        failure = entry.failure
+        return HostView(
+            id=entry.id,
+            hostname=entry.hostname,
+            no_tls=entry.no_tls,
+            status=entry.status,
+            connected=report is not None and report.stage == "streaming",
+            last_seq=stats["last_seq"],
+            account_count=counts.get(entry.id, 0),
+            account_limit=entry.account_limit,
+            failed_attempts=report.failures if report is not None else 0,
+            failure_kind=failure.kind if failure is not None else None,
+            failure_text=failure.text if failure is not None else None,
+            failure_us=failure.at_us if failure is not None else None,
+            next_retry_s=failure.next_retry_s if failure is not None else None,
+            created_us=entry.created_us,
+            frames=stats["frames"],
+            bytes=stats["bytes"],
+            published=stats["published"],
+            reasons=self.metrics_source.reason_labels(stats["by_reason"]),
+        )
+
+    def request_crawl(self, hostname: str, address: str | None) -> None:
+        """Adds a host, or calls it again. Raises HostRefused."""
+        try:
+            if address is None:
+                self.crawl.add([hostname], "admin")
+            else:
+                self.crawl.request(hostname)
+        except StateError as exc:
+            raise HostRefused("ServiceUnavailable", "the database does not answer just now", status=503) from exc
+
+    def shutdown(self, reason: str) -> None:
+        """The graceful stop."""
+        self._on_shutdown(reason)
+
+    def alive(self) -> bool:
+        """Whether what moves events is alive: no supervised thread is down and the log takes events."""
+        return not self.supervisor.faults()
+
+    def readiness(self) -> list[str]:
+        """Why the relay is not ready."""
+        reasons = self.supervisor.faults()
+        if self._stopping:
+            reasons.append("stopping")
+        status = self.log.status()
+        if status["fault"] != "none":
+            reasons.append(f"log: {status['fault']}")
+        for part, fault in (
+            ("database", self.applier.fault or self.loader.fault),
+            ("directory", self.resolver.fault),
+        ):
+            if fault:
+                reasons.append(f"{part}: {fault}")
+        if not gil.is_off():
+            reasons.append("the GIL has been turned on")
+        if not self.registry.dialled_ids():
+            reasons.append("no hosts are known yet")
+        return reasons
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for people."""
+        workers = pipeline.stats()
+        return {
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "seq": self.log.published_end,
+            "oldest_seq": self.log.oldest_seq,
+            "log": self.log.status(),
+            "hosts": {**self.registry.counts(), **chost.totals()},
+            "dialer": self.dialer.stats(),
+            "workers": workers,
+            "held": sum(w["held"] for w in workers),
+            "consumers": {"connected": self.consumers.count(), **self.consumers.totals()},
+            "applied_seq": self.applier.applied_seq,
+            "pool": pool.stats(),
+            "verdicts": self.metrics_source.verdicts(),
+        }
+
+    def metrics(self) -> bytes:
+        """Figures for Prometheus."""
+        return self.metrics_source.render()
+
+
+def _log_settings(config: Config) -> LogSettings:
+    return LogSettings(
+        durability="os" if config.relay_durability == "os" else "fsync",
+        retention_hours=config.relay_retention_hours,
+        retention_bytes=config.relay_retention_bytes,
+        initial_seq=config.relay_initial_seq,
+    )
+
+
+def _prepare_folder(config: Config) -> None:
+    try:
+        config.relay_data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StartError(f"RELAY_DATA_DIR={config.relay_data_dir}: {exc.strerror}") from None
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Signals:
+    """SIGTERM, SIGINT and /admin/shutdown end `wait`; a second signal ends the process. Main thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._event.is_set():
+            import os
+
+            os._exit(128 + number)
+        self.ask(signal.Signals(number).name)
+
+    def ask(self, reason: str) -> None:
+        """Any thread."""
+        self._reason = self._reason or reason
+        self._event.set()
+
+    def wait(self) -> str:
+        """Until somebody asks; why."""
+        while not self._event.wait(1.0):
+            pass
+        return self._reason
+
+
+def main(config: Config) -> int:
+    """Runs a relay until it is asked to stop. Exit status 0; StartError and others of ZlayError when it cannot run."""
+    _raise_descriptor_limit()
+    signals = _Signals()
+    relay = Relay(config, signals.ask)
+    signal.signal(signal.SIGUSR1, lambda *_: relay.housekeeping.ask_report("SIGUSR1"))
+    gil.check()
+    try:
+        relay.start()
+        reason = signals.wait()
+    except ZlayError:
+        relay.stop()
+        raise
+    log.info("stopping", reason=reason)
+    if config.leak_trace:
+        relay.leaks.report(reason)
+    relay.stop()
+    return 0
