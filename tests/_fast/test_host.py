@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from zlay._fast import host, pool
+from zlay._fast import host, pool, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,3 +264,14 @@ def test_ban_and_totals() -> None:
     assert host.totals()["pending"] == before + 1
     host.finish_slot(index, slot, log_seq=1)
     assert host.totals()["hosts"] == host.count()
+
+
+def test_bad_run_counts_encoding_in_a_row() -> None:
+    """Drops for encoding count in a row; any other drop ends the run (design 14)."""
+    index = _new()
+    code = {label: info.code for label, info in verdicts.REASON_BY_LABEL.items()}
+    for label in ("cbor_truncated", "cbor_key_order", "frame_payload"):
+        host.finish_slot(index, host.push_slot(index, 0), reason=code[label])
+    assert host.stats(index)["bad_run"] == 3
+    host.finish_slot(index, host.push_slot(index, 1), reason=code["sig_invalid"])
+    assert host.stats(index)["bad_run"] == 0

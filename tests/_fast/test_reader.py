@@ -303,6 +303,19 @@ def test_hundred_undecodable_frames_end_the_connection(kind: str) -> None:
     assert [row[1] for row in _collect(200)] == [0] * 99 + [1] + [0] * 100
 
 
+def test_verdicts_on_encoding_end_the_connection_too(kind: str) -> None:
+    """100 frames in a row that only the workers find undecodable end the connection as well."""
+    server = Server(kind)
+    reason = verdicts.REASON_BY_LABEL["cbor_key_order"].code
+    server.send(b"".join(message(seq) for seq in range(1, 101)))
+    deadline = time.monotonic() + DEADLINE_S
+    while host.stats(server.index)["bad_run"] < 100:
+        reader.collected(reason)
+        assert time.monotonic() < deadline
+    server.send(message(101))
+    assert server.end().cause == "decode"
+
+
 def test_pings_are_answered(kind: str) -> None:
     """The host's pings are answered with their payload."""
     server = Server(kind)

@@ -51,7 +51,8 @@ cdef struct Connection:          # owned by its thread; after the end record is 
     uint64_t cursor              # asked for when dialling; 0 = live
     uint64_t last_seq
     bint good                    # an event above the cursor has come
-    uint32_t bad_run
+    uint32_t bad_run             # frames in a row that the reader itself could not look into
+    uint64_t published           # the host's counter when last looked at: an event published ends a bad run
     uint32_t unanswered          # pings
     uint64_t next_ping_us
     uint64_t message_since_us    # 0 = no message begun

@@ -62,13 +62,14 @@ cdef struct Host:
     uint64_t *dedup
     uint32_t dedup_n
     uint32_t dedup_epoch
-    uint32_t bad_run             # atomic: frames in a row of bad encoding (workers count, readers end the connection)
+    uint32_t bad_run             # atomic: frames dropped in a row for their encoding; the reader ends the connection
     # counters (relaxed atomics)
     uint64_t frames
     uint64_t bytes
     uint64_t published
     uint64_t waited_us           # time the reader waited for credit or pool
     uint64_t outdated            # #info OutdatedCursor received
+    uint64_t refresh_due_us      # atomic: rate of forced identity look-ups this host may cause (judge.pyx)
     uint64_t by_reason[128]      # verdicts.Reason; R_COUNT < 128
 
 # NULL = out of memory, or MAX_HOSTS stand

@@ -25,6 +25,7 @@ from zlay._fast.includes.atomics cimport (
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
 from zlay._fast.mem cimport MEM_HOST, zl_calloc, zl_free, zl_malloc
 from zlay._fast.pool cimport pool_total_bytes, pool_used_bytes
+from zlay._fast.verdicts cimport R_CBOR_TRUNCATED, R_FRAME_PAYLOAD
 
 cdef enum:
     POOL_SHARE = 4               # a host may use at most free pool bytes / POOL_SHARE (alpha = 1/4)
@@ -148,6 +149,10 @@ cdef Slot *host_push_slot(Host *h, uint64_t upstream_seq, uint64_t synced_end) n
 
 cdef void host_drop_slot(Host *h, Slot *slot, int reason) noexcept nogil:
     zl_add64_relaxed(&h.by_reason[reason], 1)
+    if R_CBOR_TRUNCATED <= reason <= R_FRAME_PAYLOAD:  # encoding: what design 14 counts in a row
+        zl_add32(&h.bad_run, 1)
+    else:
+        zl_store32(&h.bad_run, 0)
     if slot != NULL:
         zl_store64(&slot.verdict, SLOT_DROPPED)
 

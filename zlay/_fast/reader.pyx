@@ -47,6 +47,7 @@ cdef extern from "sys/eventfd.h" nogil:
 
 cdef enum:
     STACK_BYTES = 131072         # address space; a few pages of it are ever touched
+    STOP_AGAIN_MS = 50
 
 cdef zl_mutex _lock
 cdef Connection *_live[65536]    # MAX_HOSTS, by host index
@@ -282,15 +283,15 @@ def stop_all(deadline_s):
     cdef uint64_t now
     cdef uint32_t index, alive
     with nogil:
-        for index in range(MAX_HOSTS):
-            if _live[index] != NULL:
-                _stop(index)
         while True:
+            for index in range(MAX_HOSTS):  # again and again: a dial may just have come through
+                if _live[index] != NULL:
+                    _stop(index)
             alive = zl_load32(&_count)
             now = zl_monotonic_us()
             if alive == 0 or now >= deadline:
                 break
-            zl_futex_wait(&_count, alive, <int64_t>((deadline - now) // 1000 + 1))
+            zl_futex_wait(&_count, alive, min(<int64_t>((deadline - now) // 1000 + 1), <int64_t>STOP_AGAIN_MS))
     return alive
 
 
@@ -427,8 +428,8 @@ def collect_here():
     reader_set_sink(_collect, _nothing_synced, _first_bytes)
 
 
-def collected():
-    """What the collecting sink has, oldest first, as (host index, upstream seq, message, did); gives it all back."""
+def collected(reason=0):
+    """What the collecting sink has, oldest first: (host index, upstream seq, message, did); drops it for `reason`."""
     global _collected
     cdef Frame *f
     cdef Frame *following
@@ -441,7 +442,7 @@ def collected():
         following = f.next
         message = (<char *>f.data)[:f.n]
         rows.append((f.host.index, f.upstream_seq, message, message[f.did_off:f.did_off + f.did_n]))
-        host_drop_slot(f.host, f.slot, 0)
+        host_drop_slot(f.host, f.slot, reason)
         cost = f.cost
         host = f.host.index
         pool_give(f)

@@ -257,10 +257,11 @@ class Dialer:
             elif host is None:
                 self._add(host_id)
             elif host.stage == "waiting":
-                host.removed = False
                 self._plan(host, 0.0)
-            elif what == "redial" and host.stage == "streaming":
-                reader.stop(host.index)
+            elif host.stage == "streaming":
+                host.removed = False  # removed and added again before its end came: the end is followed by a dial
+                if what == "redial":
+                    reader.stop(host.index)
 
     def _add(self, host_id: int) -> None:
         target = self._ask_registry(host_id)
@@ -324,7 +325,7 @@ class Dialer:
                 self._ready.append(host)
         while self._ready and len(self._in_flight) < self._max_in_flight and now >= self._paused_until:
             host = self._ready.popleft()
-            if host.stage == "waiting" and not host.removed:
+            if host.stage == "waiting":
                 self._dial(host, now)
 
     def _dial(self, host: _Host, now: float) -> None:
@@ -408,7 +409,7 @@ class Dialer:
         host.dial = None
         sock = dial.detach()
         target = self._ask_registry(host.id)  # a ban may have come meanwhile
-        if target is None:
+        if target is None or self._stopping:
             sock.close()
             self._forget(host)
             return
@@ -452,10 +453,14 @@ class Dialer:
         if not host.suspect:
             host.suspect = True
             return
+        try:
+            epoch = self._registry.new_epoch(host.id)
+        except ZlayError as exc:
+            log.warn_rate("registry", "the registry does not answer", error=str(exc))
+            return  # the host will say it again
         host.suspect = False
         host.epochs_begun += 1
         self._counts.epochs += 1
-        epoch = self._registry.new_epoch(host.id)
         log.warning("host numbers anew: cursor given up", host=host.name, cursor=host.cursor, epoch=epoch)
 
     def _failed(self, host: _Host, kind: FailureKind, text: str, retry_after_s: float | None) -> None:
