@@ -1,0 +1,244 @@
+"""The registry of hosts, over a real store."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zlay._fast import host as chost
+from zlay.errors import HostRefused
+from zlay.hosts.interface import Failure, HostRegistry
+from zlay.hosts.registry import Registry
+from zlay.pipeline.types import HostCursor
+from zlay.state.interface import NewHost
+from zlay.state.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FAILURE = Failure("dns", "no such name", 0, 1, 5.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """An empty store."""
+    opened = SqliteStore(tmp_path / "state.sqlite")
+    yield opened
+    opened.close()
+
+
+def registry_of(store: SqliteStore) -> Registry:
+    """A registry that has just started."""
+    return Registry(store, host_credit_bytes=1 << 20)
+
+
+def new(*names: str) -> list[NewHost]:
+    """Hosts to add."""
+    return [NewHost(name, "config") for name in names]
+
+
+def test_it_is_what_the_dialer_needs(store: SqliteStore) -> None:
+    """The registry fits the dialer's seam."""
+    registry: HostRegistry = registry_of(store)
+    assert registry.host(1) is None
+
+
+def test_added_hosts_are_announced_and_kept(store: SqliteStore) -> None:
+    """A new host is dialled once, and is there after a restart with the same id."""
+    registry = registry_of(store)
+    announced: list[int] = []
+    registry.on_added = announced.append
+    first, second = registry.add(new("a.example.com", "b.example.com"))
+    again = registry.add(new("b.example.com"))
+    assert announced == [first.id, second.id]
+    assert again[0].id == second.id
+    assert registry.id_of("b.example.com") == second.id
+    assert registry.id_of("c.example.com") == registry.id_of(None) == 0
+    restarted = registry_of(store)
+    assert [(host.id, host.hostname) for host in restarted.page(0, 10)] == [
+        (first.id, "a.example.com"),
+        (second.id, "b.example.com"),
+    ]
+    target = restarted.host(first.id)
+    assert target is not None
+    assert chost.stats(target.index)["id"] == first.id
+
+
+def test_one_name_twice_in_one_batch(store: SqliteStore) -> None:
+    """A name given twice is one host."""
+    entries = registry_of(store).add(new("a.example.com", "a.example.com"))
+    assert entries[0] == entries[1]
+    assert len(store.hosts()) == 1
+
+
+def test_restart_goes_on_from_the_cursor(store: SqliteStore) -> None:
+    """A host never seen is dialled live, a known one after its saved cursor, in its epoch."""
+    registry = registry_of(store)
+    first, second = registry.add(new("a.example.com", "b.example.com"))
+    store.apply([], [HostCursor(first.id, 1, 77)], 0, 0)
+    restarted = registry_of(store)
+    assert restarted.cursor_for_dial(first.id) == 77
+    assert restarted.cursor_for_dial(second.id) is None
+
+
+def test_new_epoch_is_live_and_durable(store: SqliteStore) -> None:
+    """A host whose numbering starts again goes on live, in the C core, in memory and after a restart."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    store.apply([], [HostCursor(host.id, 1, 77)], 0, 0)
+    registry = registry_of(store)
+    assert registry.new_epoch(host.id) == 2
+    assert registry.cursor_for_dial(host.id) is None
+    entry = registry.get(host.id)
+    assert entry is not None
+    assert chost.stats(entry.index)["epoch"] == entry.epoch == 2
+    restarted = registry_of(store).get(host.id)
+    assert restarted is not None
+    assert restarted.epoch == 2
+
+
+def test_statuses_are_written_behind(store: SqliteStore) -> None:
+    """A reported status is seen at once and is in the store after a flush; its failure stays with it."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    registry.set_status(host.id, "offline", FAILURE)
+    entry = registry.get(host.id)
+    assert entry is not None
+    assert (entry.status, entry.failure) == ("offline", FAILURE)
+    assert store.hosts()[0].status == "idle"
+    assert registry.flush()
+    assert store.hosts()[0].status == "offline"
+    assert registry.counts() == {"offline": 1}
+
+
+def test_writer_ends_with_everything_written(store: SqliteStore) -> None:
+    """`run` writes what was reported before `stop`."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    thread = threading.Thread(target=registry.run)
+    thread.start()
+    registry.set_status(host.id, "active", None)
+    registry.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert store.hosts()[0].status == "active"
+
+
+def test_streaming_ends_with_the_process(store: SqliteStore) -> None:
+    """After a restart no host is active before it streams again, an offline one is still offline."""
+    registry = registry_of(store)
+    first, second = registry.add(new("a.example.com", "b.example.com"))
+    registry.set_status(first.id, "active", None)
+    registry.set_status(second.id, "offline", FAILURE)
+    registry.flush()
+    assert registry_of(store).counts() == {"idle": 1, "offline": 1}
+
+
+def test_ban_holds_against_every_race(store: SqliteStore) -> None:
+    """However many threads report statuses while a host is banned, it is banned in the end, everywhere."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    together = threading.Barrier(5)
+
+    def report(n: int) -> None:
+        together.wait(10)
+        for i in range(50):
+            registry.set_status(host.id, "active" if (i + n) % 2 else "offline", None)
+            registry.flush()
+
+    with ThreadPoolExecutor(5) as pool:
+        reports = [pool.submit(report, n) for n in range(4)]
+        together.wait(10)
+        registry.ban(host.id, banned=True)
+        for one in reports:
+            one.result(30)
+    target = registry.host(host.id)
+    assert target is not None
+    assert target.banned
+    assert chost.stats(target.index)["banned"]
+    assert store.hosts()[0].status == "banned"
+    assert registry.dialled_ids() == []
+    restarted = registry_of(store).host(host.id)
+    assert restarted is not None
+    assert restarted.banned
+
+
+def test_lifted_ban_dials_again(store: SqliteStore) -> None:
+    """A host whose ban is lifted is dialled."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    registry.ban(host.id, banned=True)
+    announced: list[int] = []
+    registry.on_added = announced.append
+    registry.ban(host.id, banned=False)
+    assert announced == [host.id]
+    target = registry.host(host.id)
+    assert target is not None
+    assert not target.banned
+    assert not chost.stats(target.index)["banned"]
+
+
+def test_domain_ban(store: SqliteStore) -> None:
+    """A ban of a domain bans its hosts, refuses new ones, and survives a restart."""
+    registry = registry_of(store)
+    inside, outside = registry.add(new("a.bad.example.com", "b.example.com"))
+    assert registry.ban_domain("bad.example.com", banned=True) == [inside.id]
+    assert registry.dialled_ids() == [outside.id]
+    restarted = registry_of(store)
+    for name in ("a.bad.example.com", "new.bad.example.com", "bad.example.com"):
+        with pytest.raises(HostRefused) as caught:
+            restarted.refuse_banned(name)
+        assert caught.value.error == "HostBanned"
+    restarted.refuse_banned("notbad.example.com")
+
+
+def test_strangers_are_rationed(store: SqliteStore) -> None:
+    """Only so many hosts a day are added on a stranger's word, also across a restart; others do not count."""
+    for _ in range(2):
+        registry = Registry(store, host_credit_bytes=1 << 20, max_new_per_day=2)
+        registry.add([NewHost("a.example.com", "request"), NewHost("b.example.com", "upstream")])
+        registry.admit_stranger()
+    registry.add([NewHost("c.example.com", "request")])
+    with pytest.raises(HostRefused) as caught:
+        registry.admit_stranger()
+    assert caught.value.status == 429
+
+
+def test_waking_is_rationed(store: SqliteStore) -> None:
+    """A host without connection is dialled at once when asked for, but not again and again; an active one never."""
+    registry = registry_of(store)
+    first, second = registry.add(new("a.example.com", "b.example.com"))
+    registry.set_status(second.id, "active", None)
+    announced: list[int] = []
+    registry.on_added = announced.append
+    for _ in range(5):
+        registry.wake(first.id)
+        registry.wake(second.id)
+    assert announced == [first.id]
+
+
+def test_what_was_logged_before_reaches_the_core(store: SqliteStore) -> None:
+    """Events in the log above a host's cursor are known as duplicates to the core, and to the cursors."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    highest = registry.set_logged_above({host.id: array("Q", [5, 9]), 99: array("Q", [1])})
+    assert highest == {host.id: (1, 9)}
+    assert chost.is_duplicate(host.index, 1, 9)
+    assert not chost.is_duplicate(host.index, 1, 8)
+
+
+def test_pages(store: SqliteStore) -> None:
+    """Pages give every host once, in the order first seen."""
+    registry = registry_of(store)
+    registry.add(new(*(f"h{n}.example.com" for n in range(25))))
+    seen: list[str] = []
+    after = 0
+    while page := registry.page(after, 10):
+        seen += [entry.hostname for entry in page]
+        after = page[-1].id
+    assert seen == [f"h{n}.example.com" for n in range(25)]
