@@ -38,12 +38,16 @@ def record(text: str) -> bytes:
 _bodies: dict[Cid, bytes] = {}
 
 
-def value(text: str) -> Cid:
-    """The CID of `record(text)`, whose block drafts will then know."""
-    body = record(text)
-    cid = Cid.of(body)
-    _bodies[cid] = body
+def stored(block: bytes) -> Cid:
+    """The CID of a block, which drafts will then know."""
+    cid = Cid.of(block)
+    _bodies[cid] = block
     return cid
+
+
+def value(text: str) -> Cid:
+    """The CID of `record(text)`, which drafts will then know."""
+    return stored(record(text))
 
 
 def apply(records: Mapping[bytes, Cid], ops: Iterable[RawOp]) -> Records:

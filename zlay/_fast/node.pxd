@@ -14,7 +14,7 @@ cdef enum:
     MAX_HEIGHT = 128             # C9: 256 bits of a digest in pairs
     MAX_MST_KEY_BYTES = 1024     # C1: what reference implementations take; a well-formed path has at most 830
     MAX_NODE_ENTRIES = 1024      # C9 [S]: a node of honest keys is that large once in 10^128 nodes
-    MAX_TREE_WORK = 1000000      # entries read or moved for one frame; 200 ops on a large repository take 20,000
+    MAX_TREE_WORK = 300000       # entries read or moved for one frame; 200 ops on a large repository take 20,000
     MAX_TREE_KEY_BYTES = 4000000  # bytes of whole keys in the nodes read: bounds what prefix compression can unfold to
     SHARED_UNKNOWN = 0xffff      # Entry.shared: to be found when the node is written
 

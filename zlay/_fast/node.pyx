@@ -18,7 +18,7 @@ from zlay._fast.drisl cimport (
 )
 from zlay._fast.scratch cimport scratch_alloc
 from zlay._fast.verdicts cimport (
-    R_MST_DEPTH, R_MST_MISSING_NODE, R_MST_NODE, R_OK, R_WORK_LIMIT
+    R_FIELD_TYPE, R_MST_DEPTH, R_MST_MISSING_NODE, R_MST_NODE, R_OK, R_WORK_LIMIT
 )
 
 cdef enum:
@@ -84,10 +84,10 @@ cdef Subtree *node_new(Tree *t, int height, uint32_t capacity) noexcept nogil:
 cdef int node_reserve(Tree *t, Node *node, uint32_t n) noexcept nogil:
     """Makes room for n entries in all, moving those that are there. R_OK or R_WORK_LIMIT."""
     cdef Entry *entries
-    if n <= node.capacity:
-        return R_OK
     if n > MAX_NODE_ENTRIES:
         return R_WORK_LIMIT
+    if n <= node.capacity:
+        return R_OK
     n += 4
     t.work += node.n
     entries = <Entry *>tree_take(t, n * sizeof(Entry))
@@ -285,7 +285,7 @@ cdef int node_read(Tree *t, Subtree *s, int height) noexcept nogil:
     if reason == R_MST_NODE:
         # Where the encoding itself is at fault, say so.
         encoding = drisl_map_block(block.data, block.n, DRISL_DATA)
-        return reason if encoding == R_OK else encoding
+        return reason if encoding == R_OK or encoding == R_FIELD_TYPE else encoding
     return reason
 
 
