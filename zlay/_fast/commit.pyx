@@ -7,7 +7,7 @@ Threads: none of its own; a worker's, on its own scratch.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
 from zlay._fast.car cimport CarBlock, car_find, car_parse
 from zlay._fast.crypto cimport (
@@ -17,6 +17,7 @@ from zlay._fast.drisl cimport (
     CID_SIZE, Cursor, DRISL_DATA, MAJOR_MAP, MAX_HEAD_BYTES, MapWalk, cbor_put_head, drisl_skip, map_next, read_bytes,
     read_link, read_map, read_text, read_uint, take_null
 )
+from zlay._fast.mem cimport zl_copy_bytes, zl_free
 from zlay._fast.message cimport Message, message_decode
 from zlay._fast.scratch cimport Scratch, scratch_free, scratch_init
 from zlay._fast.syntax cimport TID_CHARS, tid_format, tid_parse
@@ -187,33 +188,51 @@ cdef int commit_verify(const Commit *c, const SigningKey *key, KeyCache *cache) 
 
 # --- for tests and tools ---------------------------------------------------------------------------------------------
 
+cdef int _open_bytes(Opened *o, bytes frame, bint check_hashes) except -1:
+    memset(o, 0, sizeof(o[0]))
+    # A copy of exactly its size: a sanitizer sees a read beyond it, which in Python's own heap it would not.
+    o.frame = zl_copy_bytes(frame)
+    if scratch_init(&o.scratch, SCRATCH_BYTES) != 0:
+        raise MemoryError
+    cdef int reason = message_decode(&o.scratch, <const uint8_t *>o.frame, <uint32_t>len(frame), &o.message)
+    if reason == R_OK and o.message.kind != K_COMMIT and o.message.kind != K_SYNC:
+        reason = R_FIELD_TYPE
+    return reason if reason != R_OK else _open(&o.scratch, &o.message, &o.commit, check_hashes)
+
+
+cdef int opened_init(Opened *o, bytes frame) except -1:
+    """Decodes and opens a frame for a test or tool; the caller frees it, also after an exception. A Reason."""
+    return _open_bytes(o, frame, True)
+
+
+cdef void opened_free(Opened *o) noexcept:
+    """Lets everything go that opened_init has taken."""
+    scratch_free(&o.scratch)
+    zl_free(o.frame)
+
+
 def check(frame: bytes, key_type: int, point: bytes) -> str:
     """Label of the reason for which a #commit or #sync frame's commit fails, tree apart; "ok" when it is good.
 
     `key_type` and `point` as in crypto.verify. Any thread; makes a scratch per call, so not for the path of frames.
     ValueError: no usable key. MemoryError.
     """
-    cdef Scratch s
-    cdef Message m
-    cdef Commit c
+    cdef Opened o
     cdef SigningKey key
     cdef KeyCache cache
     cdef int reason
     if key_parse(key_type, point, <uint32_t>len(point), &key) != 0:
         raise ValueError("not a public key of that curve")
-    if scratch_init(&s, SCRATCH_BYTES) != 0:
-        raise MemoryError
-    if key_cache_init(&cache) != 0:
+    memset(&cache, 0, sizeof(cache))
+    try:
+        reason = opened_init(&o, frame)
+        if key_cache_init(&cache) != 0:
+            raise MemoryError
+        if reason == R_OK:
+            reason = commit_verify(&o.commit, &key, &cache)
+    finally:
         key_cache_free(&cache)
-        scratch_free(&s)
-        raise MemoryError
-    reason = message_decode(&s, frame, <uint32_t>len(frame), &m)
-    if reason == R_OK:
-        reason = commit_open(&s, &m, &c) if m.kind == K_COMMIT or m.kind == K_SYNC else R_FIELD_TYPE
-    if reason == R_OK:
-        reason = commit_verify(&c, &key, &cache)
-    key_cache_free(&cache)
-    scratch_free(&s)
+        opened_free(&o)
     return verdicts.REASONS[reason].label
 
 
@@ -223,20 +242,19 @@ def facts(frame: bytes) -> tuple[str, str, bytes, bytes]:
 
     ValueError: not such a frame; its text is the reason's label. MemoryError.
     """
-    cdef Scratch s
-    cdef Message m
-    cdef Commit c
+    cdef Opened o
     cdef uint8_t rev[TID_CHARS]
     cdef int reason
-    if scratch_init(&s, SCRATCH_BYTES) != 0:
-        raise MemoryError
     try:
-        reason = message_decode(&s, frame, <uint32_t>len(frame), &m)
-        if reason == R_OK:
-            reason = _open(&s, &m, &c, False) if m.kind == K_COMMIT or m.kind == K_SYNC else R_FIELD_TYPE
+        reason = _open_bytes(&o, frame, False)
         if reason != R_OK:
             raise ValueError(verdicts.REASONS[reason].label)
-        tid_format(c.rev, rev)
-        return m.did.p[:m.did.n].decode(), rev[:TID_CHARS].decode(), c.cid[:CID_SIZE], c.data[:CID_SIZE]
+        tid_format(o.commit.rev, rev)
+        return (
+            o.message.did.p[:o.message.did.n].decode(),
+            rev[:TID_CHARS].decode(),
+            o.commit.cid[:CID_SIZE],
+            o.commit.data[:CID_SIZE],
+        )
     finally:
-        scratch_free(&s)
+        opened_free(&o)

@@ -12,11 +12,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from zlay._fast.car cimport Car, CarBlock, car_find, car_parse
-from zlay._fast.commit cimport Commit, commit_open
+from zlay._fast.commit cimport Commit, Opened, opened_free, opened_init
 from zlay._fast.drisl cimport CID_SIZE, record_check
-from zlay._fast.message cimport (
-    MAX_OPS, OP_CREATE, OP_DELETE, OP_UPDATE, Message, RepoOp, Slice, message_decode
-)
+from zlay._fast.mem cimport zl_copy_bytes, zl_free
+from zlay._fast.message cimport MAX_OPS, OP_CREATE, OP_DELETE, OP_UPDATE, Message, RepoOp, Slice
 from zlay._fast.node cimport (
     MAX_HEIGHT, MAX_TREE_WORK, SHARED_UNKNOWN, Entry, Node, Subtree, Tree, key_compare, key_height, node_is_empty,
     node_new, node_read, node_reserve, node_slot, node_write, tree_init, tree_take
@@ -484,18 +483,16 @@ def check(frame: bytes, first: bool) -> str:
     `first`: the account has no stored state. Any thread; makes a scratch per call, so not for the path of frames.
     MemoryError.
     """
-    cdef Scratch s
-    cdef Message m
-    cdef Commit c
+    cdef Opened o
     cdef int reason
-    if scratch_init(&s, SCRATCH_BYTES) != 0:
-        raise MemoryError
-    reason = message_decode(&s, frame, <uint32_t>len(frame), &m)
-    if reason == R_OK:
-        reason = commit_open(&s, &m, &c) if m.kind == K_COMMIT else R_FIELD_TYPE
-    if reason == R_OK:
-        reason = tree_check(&s, &m, &c, first and not m.has_since)
-    scratch_free(&s)
+    try:
+        reason = opened_init(&o, frame)
+        if reason == R_OK and o.message.kind != K_COMMIT:
+            reason = R_FIELD_TYPE
+        if reason == R_OK:
+            reason = tree_check(&o.scratch, &o.message, &o.commit, first and not o.message.has_since)
+    finally:
+        opened_free(&o)
     return verdicts.REASONS[reason].label
 
 
@@ -514,6 +511,7 @@ def invert(car: bytes, root: bytes, ops: list[tuple[str, bytes, bytes | None, by
     cdef Tree t
     cdef RepoOp raw[MAX_OPS]
     cdef const uint8_t *before = NULL
+    cdef void *copy
     cdef int reason
     if len(ops) > MAX_OPS or any(len(c) != CID_SIZE for c in [root, *(x for op in ops for x in op[2:] if x)]):
         raise ValueError("too many ops, or a CID that is not 36 bytes long")
@@ -527,14 +525,18 @@ def invert(car: bytes, root: bytes, ops: list[tuple[str, bytes, bytes | None, by
             raw[i].cid = cid
         if prev is not None:
             raw[i].prev = prev
-    if scratch_init(&s, SCRATCH_BYTES) != 0:
-        raise MemoryError
-    whole.p = car
-    whole.n = <uint32_t>len(car)
-    reason = car_parse(&s, whole, &parsed, True)
-    if reason == R_OK:
-        tree_init(&t, &s, &parsed)
-        reason = tree_invert(&t, root, raw, <uint32_t>len(ops), &before)
-    result = before[:CID_SIZE] if reason == R_OK else b""
-    scratch_free(&s)
-    return verdicts.REASONS[reason].label, result
+    copy = zl_copy_bytes(car)
+    memset(&s, 0, sizeof(s))
+    try:
+        if scratch_init(&s, SCRATCH_BYTES) != 0:
+            raise MemoryError
+        whole.p = <const uint8_t *>copy
+        whole.n = <uint32_t>len(car)
+        reason = car_parse(&s, whole, &parsed, True)
+        if reason == R_OK:
+            tree_init(&t, &s, &parsed)
+            reason = tree_invert(&t, root, raw, <uint32_t>len(ops), &before)
+        return verdicts.REASONS[reason].label, before[:CID_SIZE] if reason == R_OK else b""
+    finally:
+        scratch_free(&s)
+        zl_free(copy)
