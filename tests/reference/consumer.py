@@ -23,7 +23,7 @@ from wsproto.events import (
     RejectData,
     Request,
 )
-from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import RemoteProtocolError
 
 from tests.reference.frame_ref import FRAME_MAX, Frame, FrameError, decode_frame
 
@@ -136,14 +136,17 @@ class StrictConsumer:
             data = self._sock.recv(_RECV_BYTES)
         except ConnectionResetError:
             data = b""
-        self._ws.receive_data(data or None)
+        if not data:
+            self._end = ClosedError(None, "")
+            return
         try:
+            self._ws.receive_data(data)
             for event in self._ws.events():
                 self._handle(event)
         except (FrameError, StreamError) as exc:
             self._end = exc
-        if not data and self._end is None:
-            self._end = ClosedError(None, "")
+        except RemoteProtocolError as exc:
+            self._end = FrameError(f"WebSocket: {exc}")
 
     def _handle(self, event: object) -> None:
         match event:
@@ -156,7 +159,7 @@ class StrictConsumer:
             case AcceptConnection():
                 self._accepted = True
             case CloseConnection(code=code, reason=reason):
-                self._end = ClosedError(None if code == CloseReason.ABNORMAL_CLOSURE else int(code), reason or "")
+                self._end = ClosedError(int(code), reason or "")
             case RejectConnection(status_code=status):
                 self._rejected = RefusedError(status, b"")
                 if not event.has_body:

@@ -110,6 +110,9 @@ def test_how_a_stream_ended_is_told() -> None:
         pytest.raises(ClosedError, match="1012 'gone'"),
     ):
         consumer.next(10)
+    for cut in (0, 20, len(UPGRADE) - 2):
+        with Raw(UPGRADE[:cut]) as server, pytest.raises(ClosedError, match="None"):
+            StrictConsumer(server.port)
     with Raw(UPGRADE) as server, StrictConsumer(server.port) as consumer, pytest.raises(ClosedError, match="None"):
         consumer.next(10)
 
