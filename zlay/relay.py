@@ -164,7 +164,7 @@ class Relay:
             starter(config.host_reader),
             DialRules(f"zlay/{__version__} (atproto-relay)", allow_private=private),
         )
-        self.registry.on_added = self.dialer.add
+        self.registry.on_added = self._dial
         self.status_checker = StatusChecker(
             self.registry,
             next_request=self.link.next_status_check,
@@ -220,6 +220,13 @@ class Relay:
             log.info("listening", address=address, port=port, serves=what)
         log.info("started", version=__version__, hosts=len(self.registry.dialled_ids()), seq=self.log.appended_end,
                  workers=config.workers, seconds=round(time.monotonic() - self._started_s, 2))  # fmt: skip
+
+    def _dial(self, host_id: int) -> None:
+        """A host that is new, woken or unbanned. Beyond RELAY_MAX_HOSTS it waits for a start with a higher limit."""
+        if self.dialer.report(host_id) is None and self.dialer.stats()["hosts"] >= self.config.relay_max_hosts:
+            log.warn_rate("max-hosts", "a host is not dialled: RELAY_MAX_HOSTS is reached", host_id=host_id)
+            return
+        self.dialer.add(host_id)
 
     def _run_rechecks(self) -> None:
         while not self._stopping:
