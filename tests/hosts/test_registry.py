@@ -211,8 +211,8 @@ def test_strangers_are_rationed(store: SqliteStore) -> None:
 
 def test_waking_is_rationed(store: SqliteStore) -> None:
     """A host without connection is dialled at once when asked for, but not again and again; an active one never."""
+    first, second = registry_of(store).add(new("a.example.com", "b.example.com"))
     registry = registry_of(store)
-    first, second = registry.add(new("a.example.com", "b.example.com"))
     registry.set_status(second.id, "active", None)
     announced: list[int] = []
     registry.on_added = announced.append

@@ -17,7 +17,7 @@ from tests.state.support import did
 from zlay.identity.directory import Asker, Directories
 from zlay.identity.multibase import KEY_K256, KEY_P256
 from zlay.identity.resolver import Resolver
-from zlay.pipeline.types import AccountRow, Identity, ResolveRequest
+from zlay.pipeline.types import Identity, ResolveRequest
 from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -89,7 +89,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 @contextmanager
-def running(store: SqliteStore, worker: Worker, *servers: FakeHttp, threads: int = 4) -> Iterator[Resolver]:
+def running(
+    store: SqliteStore,
+    worker: Worker,
+    *servers: FakeHttp,
+    threads: int = 4,
+    on_fault: Callable[[bool], None] | None = None,
+) -> Iterator[Resolver]:
     """A resolver at work; its threads have ended afterwards."""
     resolver = Resolver(
         store,
@@ -97,6 +103,7 @@ def running(store: SqliteStore, worker: Worker, *servers: FakeHttp, threads: int
         threads=threads,
         next_resolve=worker.next_resolve,
         post_identity=worker.answers.put,
+        on_fault=on_fault,
         allow_private=True,
     )
     spawned = [threading.Thread(target=target, name=name) for name, target in resolver.threads()]
@@ -360,26 +367,15 @@ def test_recheck_expires_the_stored_answer(store: SqliteStore) -> None:
     assert store.account(did(1)) is None
 
 
-def test_old_identities_are_refreshed(store: SqliteStore) -> None:
-    """A loaded identity that is merely old is asked for again in the background, a fresh one is not."""
-    worker = Worker()
-    old = Identity(did(1), "ok", "a.example.com", KEY_K256, b"\2" * 33, 5)
-    fresh = Identity(did(2), "ok", "a.example.com", KEY_K256, b"\2" * 33, time.time_ns() // 1000)
-    with FakeHttp(found) as plc, running(store, worker, plc) as resolver:
-        resolver.note_loaded([None, *(AccountRow(one.did, 1, 0, 0, None, None, None, 1, one) for one in (fresh, old))])
-        assert worker.answer().did == did(1)
-        eventually(lambda: resolver.statistics()["refreshes_waiting"] == 0)
-        assert {request.path for request in plc.requests} == {f"/{did(1)}"}
-
-
 def test_outage_is_reported_and_over(store: SqliteStore) -> None:
     """While no directory answers `fault` says so, and it is gone with the first answer."""
     worker = Worker()
+    told: list[bool] = []
     down = threading.Event()
     down.set()
     with (
         FakeHttp(lambda *at: reply(500) if down.is_set() else found(*at)) as plc,
-        running(store, worker, plc) as resolver,
+        running(store, worker, plc, on_fault=told.append) as resolver,
     ):
         worker.ask(did(1))
         assert worker.answer().systemic
@@ -388,6 +384,7 @@ def test_outage_is_reported_and_over(store: SqliteStore) -> None:
         worker.ask(did(1))
         assert worker.answer().outcome == "ok"
         assert resolver.fault is None
+    assert told == [True, False]
 
 
 def test_no_threads_no_resolution(store: SqliteStore) -> None:

@@ -75,9 +75,11 @@ class CrawlRequests:
             name, no_tls = normalise_hostname(hostname, allow_private=self._allow_private)
             self._registry.refuse_banned(name)
             new.append(NewHost(name, source, no_tls))
+        known = {self._registry.id_of(host.hostname) for host in new}
         entries = self._registry.add(new)
         for entry in entries:
-            self._registry.wake(entry.id)
+            if entry.id in known:  # the others are dialled anyway
+                self._registry.wake(entry.id)
         return entries
 
     def _check(self, name: str, *, no_tls: bool) -> None:

@@ -1,8 +1,8 @@
 """Resolver threads: answer workers that wait for a key, and keep old answers fresh (design 5, protocol G5).
 
-Sources, in this order: what workers ask for; rechecks whose time has come (directories' replicas lag: after an
-#identity the document is asked for again, 1 s and 5 s later, unless it has changed by then); stored identities that are
-merely old, at REFRESH_PER_S. did:web has threads of its own: slow hosts of strangers never keep did:plc waiting.
+Beside what workers ask for there are rechecks: directories' replicas lag, so after an #identity the document is asked
+for again, 1 s and 5 s later, unless it has changed by then. did:web has threads of its own: slow hosts of strangers
+never keep did:plc waiting.
 
 Every question gets exactly one answer by `post_identity`, a failure too. One DID is never asked for by two threads at
 once: a request that meets another for its DID waits for that one's end and is then asked anew if forced, else answered
@@ -15,7 +15,7 @@ import heapq
 import queue
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,8 @@ from zlay.pipeline.types import Identity, ResolveRequest
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from zlay.pipeline.types import AccountRow
     from zlay.state.interface import Store
 
 __all__ = ["Resolver"]
@@ -37,11 +36,8 @@ __all__ = ["Resolver"]
 WEB_THREADS = 4  # did:web is a thousandth of the network
 MAX_WEB_WAITING = 10_000  # one request per DID; beyond it the answer is "failed", and the worker asks again
 MAX_RECHECKS = 20_000  # the oldest are given up: replicas rarely lag, and the key is asked for again when it fails
-MAX_REFRESHES = 50_000
 REQUEST_WAIT_S = 0.25  # how soon `stop` and due rechecks are seen
 RECHECK_AFTER_S = (1.0, 5.0)  # design 5
-OLD_AFTER_S = 24 * 3600.0  # G5: an answer older than this is asked for again, and used meanwhile
-REFRESH_PER_S = 20.0  # a directory of the whole network deserves it gently
 
 log = logs.get("identity")
 
@@ -70,7 +66,6 @@ class Resolver:
         threads: int,
         next_resolve: Callable[[float], ResolveRequest | None],
         post_identity: Callable[[Identity], None],
-        next_recheck: Callable[[float], str | None] | None = None,
         on_fault: Callable[[bool], None] | None = None,
         allow_private: bool,
         keep_alive: bool = True,
@@ -79,15 +74,13 @@ class Resolver:
     ) -> None:
         """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
 
-        `next_recheck(timeout_s)` waits for a DID to `recheck`; None = they come by that method alone. `on_fault(True)`
-        is called when no directory answers any more, `on_fault(False)` when one does again.
+        `on_fault(True)` is called when no directory answers any more, `on_fault(False)` when one does again.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
         """
         self._store = store
         self._directories = Directories(plc_urls)
         self._threads = threads
         self._next_resolve = next_resolve
-        self._next_recheck = next_recheck
         self._on_fault = on_fault
         self._post_identity = post_identity
         self._allow_private = allow_private
@@ -100,8 +93,6 @@ class Resolver:
         self._lock = threading.Lock()  # guards everything below
         self._in_flight: dict[str, list[bool]] = {}  # DID asked for now -> `force` of each request that came meanwhile
         self._rechecks: list[_Recheck] = []  # heap
-        self._refreshes: OrderedDict[str, None] = OrderedDict()
-        self._refresh_due_s = 0.0
         self._outcomes: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=1000)
         self.fault: str | None = None  # why no directory answers; None = one does
@@ -112,8 +103,7 @@ class Resolver:
             return []
         plc = [(f"resolver-{n}", self._run_plc) for n in range(self._threads)]
         web = [(f"resolver-web-{n}", self._run_web) for n in range(WEB_THREADS)]
-        rechecks = [("resolver-rechecks", self._run_rechecks)] if self._next_recheck is not None else []
-        return [*plc, *web, *rechecks, ("identity-saver", self._saver.run)]
+        return [*plc, *web, ("identity-saver", self._saver.run)]
 
     def stop(self) -> None:
         """Asks all threads to end; they do within the time of one request."""
@@ -126,14 +116,6 @@ class Resolver:
         self._saver.expire(did)
         self._schedule(_Recheck(time.monotonic() + RECHECK_AFTER_S[0], 0, did, before))
 
-    def note_loaded(self, rows: Iterable[AccountRow | None]) -> None:
-        """Looks at rows just loaded for identities that are merely old, to refresh them in the background."""
-        before_us = int((time.time() - OLD_AFTER_S) * 1e6)
-        old = [row.did for row in rows if row and row.identity is not None and 0 < row.identity.resolved_us < before_us]
-        with self._lock:
-            for did in old[: max(0, MAX_REFRESHES - len(self._refreshes))]:
-                self._refreshes[did] = None
-
     def statistics(self) -> dict[str, float]:
         """Counts by outcome (`ok`, `failed`, ...), `seconds_median` of the last 1,000, and what waits."""
         with self._lock:
@@ -143,7 +125,6 @@ class Resolver:
                 "seconds_median": ordered[len(ordered) // 2] if ordered else 0.0,
                 "in_flight": len(self._in_flight),
                 "rechecks_waiting": len(self._rechecks),
-                "refreshes_waiting": len(self._refreshes),
                 "web_waiting": self._web.qsize(),
                 "saves_waiting": self._saver.waiting(),
                 "saves_forgotten": self._saver.forgotten,
@@ -159,8 +140,6 @@ class Resolver:
                 if request is not None:
                     self._take(request, asker)
                 self._recheck_due(asker)
-                if request is None:
-                    self._refresh_due(asker)
         finally:
             asker.close()
 
@@ -175,12 +154,6 @@ class Resolver:
                 self._answer(request, asker)
         finally:
             asker.close()
-
-    def _run_rechecks(self) -> None:
-        while self._next_recheck is not None and not self._stop.is_set():
-            did = self._next_recheck(REQUEST_WAIT_S)
-            if did is not None:
-                self.recheck(did)
 
     def _new_asker(self) -> Asker:
         return Asker(
@@ -282,16 +255,6 @@ class Resolver:
         if recheck.step + 1 < len(RECHECK_AFTER_S) and not changed:
             due_s = time.monotonic() + RECHECK_AFTER_S[recheck.step + 1] - RECHECK_AFTER_S[recheck.step]
             self._schedule(_Recheck(due_s, recheck.step + 1, did, recheck.before))
-
-    def _refresh_due(self, asker: Asker) -> None:
-        """Asks for one old document again, if the rate allows."""
-        with self._lock:
-            now_s = time.monotonic()
-            if not self._refreshes or now_s < self._refresh_due_s:
-                return
-            self._refresh_due_s = now_s + 1 / REFRESH_PER_S
-            did, _ = self._refreshes.popitem(last=False)
-        self._take(ResolveRequest(did, force=False), asker)
 
     def _stored(self, did: str) -> _Content | None:
         """What the store says of the DID; None when it has nothing fresh, or does not answer."""

@@ -38,19 +38,15 @@ class Loader:
         *,
         next_loads: Callable[[int, float], Sequence[str]],
         post_accounts: Callable[[Sequence[str], list[AccountRow | None]], None],
-        note_loaded: Callable[[list[AccountRow | None]], None] | None = None,
         on_fault: Callable[[bool], None] | None = None,
     ) -> None:
         """`next_loads(max_n, timeout_s)` waits for DIDs asked for; `post_accounts(dids, rows)` takes their rows,
-        None = not stored.
-
-        `note_loaded` sees every batch afterwards (who refreshes old identities). `on_fault(True)` is called when the
-        database stops answering, `on_fault(False)` when it does again.
+        None = not stored. `on_fault(True)` is called when the database stops answering, `on_fault(False)` when it does
+        again.
         """
         self._store = store
         self._next_loads = next_loads
         self._post_accounts = post_accounts
-        self._note_loaded = note_loaded
         self._on_fault = on_fault
         self._stop = threading.Event()
         self.fault: str | None = None  # None = the database answers
@@ -78,8 +74,6 @@ class Loader:
                     return
         self._note_fault(None)
         self._post_accounts(dids, rows)
-        if self._note_loaded is not None:
-            self._note_loaded(rows)
 
     def _note_fault(self, fault: str | None) -> None:
         changed = (fault is None) != (self.fault is None)
