@@ -44,7 +44,7 @@ class Housekeeping:
             (GIL_S, self._check_gil),
             (COLLECT_S, gc.collect),
             (TRIM_POOL_S, pool.trim),
-            (RETAIN_S, relay.log.retain),
+            (RETAIN_S, self._retain),
             (COUNTS_S, self._count_accounts),
             (TICK_S, relay.leaks.check_limit),
         ]
@@ -76,6 +76,12 @@ class Housekeeping:
     def _check_gil(self) -> None:
         if not gil.is_off():
             log.error("the GIL has been turned on by a late import: frames are slow from here on")
+
+    def _retain(self) -> None:
+        """Retention takes what no view needs any more: neither the state nor a restart's search for duplicates."""
+        applier = self._relay.applier
+        self._relay.log.set_keep_from(min(applier.applied_seq, applier.dedup_from) + 1)
+        self._relay.log.retain()
 
     def _count_accounts(self) -> None:
         try:

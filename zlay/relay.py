@@ -151,6 +151,7 @@ class Relay:
             allow_private=private,
             keep_alive=config.resolver_keep_alive,
             recycle_after=config.resolver_recycle_interval,
+            on_fault=lambda down: self.link.set_outage("directory", down=down),
         )
         self.applier = Applier(
             self._store,
