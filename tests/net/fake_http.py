@@ -7,8 +7,12 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import h11
+
+if TYPE_CHECKING:
+    import ssl
 
 Answer = Callable[["Request", socket.socket], bytes | None]
 """Given a request and its connection: the bytes to send; None = close the connection without any."""
@@ -33,6 +37,7 @@ class FakeHttp:
     """Serves `answer` on 127.0.0.1 until closed. A context manager; one thread per connection."""
 
     answer: Answer
+    context: ssl.SSLContext | None = None  # None = without TLS
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,7 +59,7 @@ class FakeHttp:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.context is None else 'https'}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """Ends every connection and waits for the threads."""
@@ -88,6 +93,10 @@ class FakeHttp:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
+            if self.context is not None:
+                connection = self.context.wrap_socket(connection, server_side=True)
+                with self._lock:
+                    self._connections[number - 1] = connection
             while (request := _read_request(connection, number)) is not None:
                 with self._lock:
                     self.requests.append(request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LIMIT = 10_000
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
 @pytest.fixture
@@ -172,6 +175,36 @@ def test_nobody_listens(client: HttpClient) -> None:
     with FakeHttp(lambda *_: reply(200)) as server:
         pass
     assert fault_of(client, server) == "connect"
+
+
+def tls_server() -> ssl.SSLContext:
+    """A server's side, with a certificate for localhost that only our own tests trust."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+def test_tls() -> None:
+    """A server whose certificate is trusted and names it is asked over TLS, over one connection."""
+    client = HttpClient(allow_address=lambda _: True, context=ssl.create_default_context(cafile=str(CERTIFICATE)))
+    with FakeHttp(lambda *_: reply(200, b"x" * LIMIT), tls_server()) as server:
+        for _ in range(3):
+            response = client.get(f"https://localhost:{server.port}/", timeout_s=5, max_body_bytes=LIMIT)
+            assert response.body == b"x" * LIMIT
+        assert {request.connection for request in server.requests} == {1}
+    client.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_tls_with_the_wrong_certificate(name: str) -> None:
+    """An unknown issuer and a name that is not in the certificate are refused before anything is asked."""
+    trusted = ssl.create_default_context(cafile=str(CERTIFICATE)) if name == "127.0.0.1" else None
+    client = HttpClient(allow_address=lambda _: True, context=trusted)
+    with FakeHttp(lambda *_: reply(200), tls_server()) as server:
+        with pytest.raises(HttpFault) as caught:
+            client.get(f"https://{name}:{server.port}/", timeout_s=5, max_body_bytes=LIMIT)
+        assert caught.value.kind == "tls"
+        assert not server.requests
 
 
 def test_redirect_is_not_followed(client: HttpClient) -> None:

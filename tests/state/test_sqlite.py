@@ -272,3 +272,16 @@ def test_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database at all" * 1000)
     with pytest.raises(StartError, match="cannot open the state"):
         SqliteStore(path)
+
+
+def test_closed_store_says_so(path: Path) -> None:
+    """Calls that come after the end fail at once; a reader still lent out does not hold up the end for long."""
+    closing = SqliteStore(path)
+    with closing._reader() as reader:
+        closing.close()
+        assert reader.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(StateUnavailable):
+        closing.account(did(1))
+    with pytest.raises(StateUnavailable):
+        closing.apply([], [], 1, None)
+    reader.close()

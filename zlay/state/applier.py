@@ -133,13 +133,13 @@ class Applier:
 
     def _collect(self, *, with_cursors: bool) -> _Group | None:
         """The next group; None when there is nothing to write."""
-        end = self._synced_end()  # before the accounts are collected: they may be newer, never older
-        deltas = self._collect_dirty(end)
+        end = self._synced_end()  # before all else: cursors and accounts may be newer, never older
         cursors: list[HostCursor] = []
         dedup_from = None
         if with_cursors:
             cursors, dedup_from = self._collect_cursors(end)
             self._cursors_due = time.monotonic() + CURSOR_INTERVAL_S
+        deltas = self._collect_dirty(end)  # last: what is collected must not be lost to a failure
         if not deltas and not cursors and end == self._applied_seq and dedup_from in (None, self._dedup_from):
             return None
         return _Group(end, deltas, cursors, dedup_from)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["SqliteStore"]
 
 READERS = 4  # more only share the same two disks; a caller beyond them waits for milliseconds
+CLOSE_WAIT_S = 1.0  # of the five seconds that a stop may take
 READER_WAIT_S = 30.0  # a reader kept longer than this is a bug or a dying disk
 BUSY_TIMEOUT_S = 5.0  # somebody's sqlite3 shell holding the file
 WRITER_CACHE_KIB = 32 * 1024  # the upper levels of the indexes of some million accounts
@@ -81,15 +82,17 @@ class SqliteStore:
         self._path = path
         self._write_lock = threading.Lock()  # guards _writer and the transaction on it
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        self._opened: list[sqlite3.Connection] = []
+        self._readers = 0  # made; the constructor's thread, then close's
+        self._closed = threading.Event()
         try:
             self._writer = self._connect(WRITER_CACHE_KIB)
+        except sqlite3.Error as exc:
+            raise StartError(f"cannot open the state in {path}: {exc}") from exc
+        try:
             self._migrate()
             for _ in range(READERS):
-                reader = self._connect(READER_CACHE_KIB)
-                reader.execute("PRAGMA query_only = 1")
-                self._idle.put(reader)
-        except sqlite3.Error as exc:
+                self._add_reader()
+        except (sqlite3.Error, StateError) as exc:
             self.close()
             raise StartError(f"cannot open the state in {path}: {exc}") from exc
         except StartError:
@@ -97,11 +100,18 @@ class SqliteStore:
             raise
 
     def close(self) -> None:
-        """Ends the store. Calls in other threads must be over."""
-        with self._write_lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
+        """Ends the store. Calls that begin afterwards fail; a connection still in use after CLOSE_WAIT_S stays open."""
+        self._closed.set()
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while self._readers:
+            try:
+                self._idle.get(timeout=max(0.0, deadline - time.monotonic())).close()
+            except queue.Empty:
+                break
+            self._readers -= 1
+        if self._write_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._writer.close()
+            self._write_lock.release()
 
     # --- checkpoint ---
 
@@ -275,13 +285,22 @@ class SqliteStore:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, autocommit=True, cached_statements=64
         )
-        self._opened.append(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        connection.execute("PRAGMA temp_store = MEMORY")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
+
+    def _add_reader(self) -> None:
+        reader = self._connect(READER_CACHE_KIB)
+        self._idle.put(reader)
+        self._readers += 1
+        reader.execute("PRAGMA query_only = 1")
 
     def _migrate(self) -> None:
         """Brings the schema up, each step durable. The constructor's thread."""
@@ -301,6 +320,7 @@ class SqliteStore:
     def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
         """One transaction on the writer: committed when the block ends, rolled back when it raises."""
         with self._write_lock, _faults():
+            self._refuse_closed()
             writer = self._writer
             writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             writer.execute("BEGIN IMMEDIATE")
@@ -315,6 +335,7 @@ class SqliteStore:
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         """Lends a reader to this thread."""
+        self._refuse_closed()
         try:
             reader = self._idle.get(timeout=READER_WAIT_S)
         except queue.Empty:
@@ -323,6 +344,10 @@ class SqliteStore:
             yield reader
         finally:
             self._idle.put(reader)
+
+    def _refuse_closed(self) -> None:
+        if self._closed.is_set():
+            raise StateUnavailable("the store is closed")
 
     def _read(self, sql: str, params: Sequence[object] = ()) -> list[Any]:
         with self._reader() as reader, _faults():
