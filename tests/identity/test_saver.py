@@ -1,0 +1,97 @@
+"""The writer behind the resolvers, over a real store that others hold now and then."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.state.support import did
+from zlay.identity.saver import IdentitySaver
+from zlay.pipeline.types import Identity
+from zlay.state.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zlay.pipeline.types import Outcome
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the state lies."""
+    return tmp_path / "state.sqlite"
+
+
+@pytest.fixture
+def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
+    """An empty store that gives up on a held file soon."""
+    monkeypatch.setattr("zlay.state.sqlite.BUSY_TIMEOUT_S", 0.05)
+    opened = SqliteStore(path)
+    yield opened
+    opened.close()
+
+
+def said(n: int, outcome: Outcome = "ok", at_us: int = 5) -> Identity:
+    """What a directory said of account n."""
+    return Identity(did(n), outcome, "a.example.com", 1, b"\2" * 33, at_us)
+
+
+def test_order_is_kept(store: SqliteStore) -> None:
+    """Answers, expiries and removals of one DID end as the last of them says; failures change nothing."""
+    saver = IdentitySaver(store)
+    saver.note(said(1))
+    saver.expire(did(1))
+    saver.note(said(1, at_us=6))
+    saver.note(said(2))
+    saver.expire(did(2))
+    saver.note(said(2, "failed"))
+    saver.note(said(3))
+    saver.note(said(3, "tombstoned"))
+    saver.stop()
+    saver.run()
+    rows = store.load_accounts([did(1), did(2), did(3)])
+    assert [row is not None for row in rows] == [True, False, False]
+    assert saver.waiting() == 0
+
+
+def test_store_that_is_away(store: SqliteStore, path: Path) -> None:
+    """While the store takes nothing answers wait, in order, and are written when it is back."""
+    saver = IdentitySaver(store)
+    other = sqlite3.connect(path, autocommit=True)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=saver.run)
+    thread.start()
+    for n in range(2500):
+        saver.note(said(n))
+    saver.expire(did(0))
+    deadline = time.monotonic() + PATIENCE_S
+    time.sleep(0.7)  # one interval, so that it has tried at least once
+    assert saver.waiting() > 2400
+    other.execute("ROLLBACK")
+    other.close()
+    while saver.waiting() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    saver.stop()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    rows = store.load_accounts([did(n) for n in range(2500)])
+    assert [row is None for row in rows] == [True] + [False] * 2499
+
+
+def test_memory_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its bound the oldest changes are given up and counted."""
+    monkeypatch.setattr("zlay.identity.saver.MAX_WAITING", 10)
+    saver = IdentitySaver(store)
+    for n in range(25):
+        saver.note(said(n))
+    assert (saver.waiting(), saver.forgotten) == (10, 15)
+    saver.stop()
+    saver.run()
+    assert [row is not None for row in store.load_accounts([did(14), did(15), did(24)])] == [False, True, True]
