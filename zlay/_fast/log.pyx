@@ -206,13 +206,14 @@ cdef uint64_t _retain() noexcept nogil:
                            zl_load64(&_keep_from), zl_load64(&_newest_us))
 
 
-cdef bint _segment_full(uint64_t recv_us) noexcept nogil:
+cdef inline bint _full(uint64_t frames_bytes, uint64_t n, uint64_t recv_us) noexcept nogil:
     """Whether the next event begins a new segment: by size, by entries, by the time it spans."""
-    cdef uint64_t n = zl_load64(&_written) + 1 - _segment.first_seq
-    if n == 0:
-        return False
-    return (zl_load64(&_segment.frames_bytes) >= _segment_bytes or n >= _segment_entries
-            or (recv_us > _segment_first_us and recv_us - _segment_first_us >= _segment_span_us))
+    return n and (frames_bytes >= _segment_bytes or n >= _segment_entries
+                  or (recv_us > _segment_first_us and recv_us - _segment_first_us >= _segment_span_us))
+
+
+cdef bint _segment_full(uint64_t recv_us) noexcept nogil:
+    return _full(zl_load64(&_segment.frames_bytes), zl_load64(&_written) + 1 - _segment.first_seq, recv_us)
 
 
 cdef int _new_segment() noexcept nogil:
@@ -242,7 +243,7 @@ cdef int _write_part(Chunk *c, uint32_t i, uint32_t n, uint64_t *done) noexcept 
     while k < n:
         e = &c.entries[k]
         e.offset = at + (c.pending[k].start - start)
-        if k > i and (e.offset >= _segment_bytes or seq + (k - i) - _segment.first_seq >= _segment_entries):
+        if k > i and _full(e.offset, seq + (k - i) - _segment.first_seq, e.recv_us):
             break
         e.synced_end = synced
         e.frame_crc = zl_crc32c(0, c.data + c.pending[k].start, e.length)
