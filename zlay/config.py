@@ -35,6 +35,8 @@ def _text(value: str) -> str:
 
 
 def _path(value: str) -> Path:
+    if not value.strip() or "\0" in value:
+        raise ValueError("a directory, such as ./data")
     return Path(value)
 
 
@@ -113,12 +115,20 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
 
 
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        wrong_port = parts.port == 0  # and one that is no port raises
+    except ValueError:
+        return False
+    usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return usable and not (wrong_port or parts.query or parts.fragment)
+
+
 def _urls(value: str) -> tuple[str, ...]:
     urls = tuple(url.rstrip("/") for url in _names(value))
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("one or more http(s) URLs, comma-separated")
+    if not all(_is_base_url(url) for url in urls):
+        raise ValueError("one or more http(s) URLs, comma-separated")
     if not urls:
         raise ValueError("at least one http(s) URL")
     return urls

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from zlay import logs
-from zlay.errors import StartError
+from zlay.errors import ConfigError, StartError
 
 __all__ = ["PACKAGES", "ensure", "loaded"]
 
@@ -36,14 +36,14 @@ log = logs.get("memory")
 
 
 def _library(name: str) -> Path:
-    """The file of an allocator. Raises StartError when it is not on this machine."""
+    """The file of an allocator. Raises StartError when it is not on this machine, ConfigError for an unknown name."""
     if "/" in name:
         path = Path(name)
         if not path.is_file():
             raise StartError(f"ZLAY_ALLOCATOR={name}: there is no such file")
         return path
     if name not in PACKAGES:
-        raise StartError(f"ZLAY_ALLOCATOR={name}: expected glibc, {', '.join(PACKAGES)}, or a library's path")
+        raise ConfigError(f"ZLAY_ALLOCATOR={name}: expected glibc, {', '.join(PACKAGES)}, or a library's path")
     soname, package = PACKAGES[name]
     stem = soname.split(".so")[0]
     for folder in _FOLDERS:
@@ -66,7 +66,7 @@ def _command() -> list[str]:
 
 
 def ensure(name: str) -> None:
-    """Goes on only under the allocator `name`; otherwise this process becomes a new one. Raises StartError."""
+    """Goes on only under the allocator `name`; otherwise this process becomes a new one. StartError, ConfigError."""
     if name in ("", "glibc"):
         log.info("allocator", name="glibc" if "LD_PRELOAD" not in os.environ else "LD_PRELOAD of the caller")
         return

@@ -1,0 +1,1 @@
+"""Operating zlay: settings, refusals, outages, stops. Real processes, each asked many things."""
