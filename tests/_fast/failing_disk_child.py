@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.eventlog.support import WAIT_S, append, opened, until  # noqa: E402
+from tests.eventlog.support import WAIT_S, append, opened, until
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def test_nothing_over_the_limit_is_logged(tmp_path: Path) -> None:
             append(log, "x" * 6_000_000)
         assert append(log, "small") == 2
         assert log.wait_synced(2, WAIT_S)
-        assert [entry.length for entry in log.scan(1)][0] == MAX_FRAME
+        assert next(entry.length for entry in log.scan(1)) == MAX_FRAME
 
 
 def test_a_span_outside_the_frame_is_refused() -> None:
@@ -137,7 +137,7 @@ def test_rotation_by_size_and_by_entries(tmp_path: Path) -> None:
 
 
 def test_floor_in_entries_never_reaches_the_entry_itself(tmp_path: Path) -> None:
-    """synced_end in an entry is what was on disk before it was written, so it is below the entry's seq and never falls."""
+    """synced_end in an entry is what was on disk before it was written: below the entry's seq, never falling."""
     with opened(tmp_path, segment_entries=10) as log:
         for _ in range(40):
             fill(log, 1)
@@ -188,7 +188,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _with_failing_disk(shim: Path, data_dir: Path, call: str, error: int, durability: str) -> str:
-    # Five events are logged before the failure: what makes a segment has to fail with the next one, the rest inside one.
+    # Five events are logged before it: what makes a segment has to fail with the next one, the rest inside one.
     entries = 5 if call in ("openat", "fsync") else 7
     plan = data_dir.with_suffix(".plan")
     plan.write_bytes(b"")
