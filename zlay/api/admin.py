@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ADMIN", "authorize"]
 
+CHALLENGE = ("WWW-Authenticate", 'Basic realm="zlay admin", charset="UTF-8"')  # a browser asks for the password then
+
 
 def authorize(request: Request, password: str | None) -> None:
     """Raises XrpcError unless the request carries the password: as Bearer, or Basic with the user `admin`.
@@ -27,7 +29,7 @@ def authorize(request: Request, password: str | None) -> None:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     given = b""
     if scheme.lower() == "bearer":
-        given = value.strip().encode("utf-8", "replace")
+        given = value.strip().encode("latin-1")  # the bytes as sent: headers are decoded so
     elif scheme.lower() == "basic":
         try:
             user, _, given = base64.b64decode(value.strip(), validate=True).partition(b":")
@@ -36,7 +38,7 @@ def authorize(request: Request, password: str | None) -> None:
         if not hmac.compare_digest(user, b"admin"):
             given = b""
     if not hmac.compare_digest(given, password.encode()):
-        raise XrpcError(401, "AuthenticationRequired", "the admin password is missing or wrong")
+        raise XrpcError(401, "AuthenticationRequired", "the admin password is missing or wrong", (CHALLENGE,))
 
 
 def _host_json(host: HostView) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def add_host(relay: RelayView, request: Request) -> Response:
 def shutdown(relay: RelayView, request: Request) -> Response:
     """The graceful stop that SIGTERM gives."""
     relay.shutdown("POST /admin/shutdown")
-    return json_response({"stopping": True}, 202)
+    return json_response({"stopping": True})
 
 
 ADMIN = {

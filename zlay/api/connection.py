@@ -8,6 +8,7 @@ Belongs to the server's epoll thread.
 from __future__ import annotations
 
 import email.utils
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -24,7 +25,10 @@ __all__ = ["MAX_BODY_BYTES", "MAX_HEADER_BYTES", "HttpConnection", "Upgrade"]
 
 MAX_HEADER_BYTES = 16 * 1024  # what common servers allow; a firehose client's headers are under 1 KiB
 MAX_BODY_BYTES = 1024 * 1024  # the largest body of ours is a host name
+NO_CONTENT = 204
 SERVER_NAME = f"zlay/{__version__} (atproto-relay)"  # E16: relays find each other by these words
+
+_ABSOLUTE = re.compile(r"^https?://[^/?]*", re.IGNORECASE)  # RFC 9112 3.2.2: a server must take the absolute form, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,6 @@ class HttpConnection:
         self._head: h11.Request | None = None
         self._body = bytearray()
         self.keep_alive = True
-        self.in_request = False  # bytes of a request have come, its end has not
 
     def feed(self, data: bytes) -> None:
         """Takes what the client sent; b"" = it will send no more. Raises h11.RemoteProtocolError."""
@@ -80,27 +83,39 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 self._head = event
                 self._body.clear()
-                self.in_request = True
+                if _declared_bytes(event) > MAX_BODY_BYTES:
+                    return self._too_large()
             elif isinstance(event, h11.Data):
                 if len(self._body) + len(event.data) > MAX_BODY_BYTES:
-                    self.keep_alive = False
-                    return error_response(413, "PayloadTooLarge", "the body is too large")
+                    return self._too_large()
                 self._body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                self.in_request = False
                 return self._complete()
+
+    def _too_large(self) -> Response:
+        self.keep_alive = False
+        return error_response(413, "PayloadTooLarge", "the body is too large")
+
+    @property
+    def in_request(self) -> bool:
+        """Whether bytes of a request have come and its end has not."""
+        if self._h11.their_state is h11.IDLE:
+            return bool(self._h11.trailing_data[0])
+        return self._h11.their_state is h11.SEND_BODY
 
     def _complete(self) -> Request | Upgrade:
         assert self._head is not None
         head = self._head
         headers: dict[str, str] = {}
-        for name, value in head.headers:
-            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            # RFC 9110 5.3: lines of one name are one list. A proxy may add its own X-Forwarded-For below the client's.
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         target = head.target.decode("latin-1")
-        path, _, query = target.partition("?")
+        path, _, query = _ABSOLUTE.sub("", target).partition("?")
         request = Request(
             head.method.decode("latin-1"),
-            unquote(path),
+            unquote(path) or "/",
             query,
             headers,
             bytes(self._body),
@@ -108,7 +123,7 @@ class HttpConnection:
             self._is_internal,
         )
         if "upgrade" in headers.get("connection", "").lower() and headers.get("upgrade", "").lower() == "websocket":
-            return Upgrade(request, [(n, v) for n, v in head.headers], target, bytes(self._h11.trailing_data[0]))
+            return Upgrade(request, list(head.headers), target, bytes(self._h11.trailing_data[0]))
         return request
 
     @property
@@ -126,13 +141,13 @@ class HttpConnection:
             self.keep_alive = False
             return b""
         headers = [
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
             ("Date", email.utils.formatdate(usegmt=True)),
             ("Server", SERVER_NAME),
             ("Access-Control-Allow-Origin", "*"),
             *response.headers,
         ]
+        if response.status != NO_CONTENT:  # RFC 9110 8.6: it has no Content-Length
+            headers += [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
         if not self.keep_alive:
             headers.append(("Connection", "close"))
         out = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
@@ -145,3 +160,8 @@ class HttpConnection:
             self._h11.start_next_cycle()
             self._head = None
         return out
+
+
+def _declared_bytes(head: h11.Request) -> int:
+    """Content-Length, which h11 has checked to be one number; 0 = none said."""
+    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,11 +15,12 @@ MAX_PARAMETERS = 64  # no endpoint has more than a handful
 class XrpcError(Exception):
     """An answer {error, message} with a status; `error` is the name the lexicon gives it. Not a fault of ours."""
 
-    def __init__(self, status: int, error: str, message: str) -> None:
+    def __init__(self, status: int, error: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.error = error
         self.message = message
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,15 @@ class Response:
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json; charset=utf-8"
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-def json_response(value: object, status: int = 200) -> Response:
+def json_response(value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """A JSON answer."""
-    return Response(status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Response(status, text.encode("utf-8", "replace"), headers=headers)
 
 
-def error_response(status: int, error: str, message: str) -> Response:
+def error_response(status: int, error: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """The error form of XRPC (A2, E21)."""
-    return json_response({"error": error, "message": message}, status)
+    return json_response({"error": error, "message": message}, status, headers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from wsproto.connection import ConnectionType
@@ -19,8 +21,6 @@ from zlay.firehose.consumers import TooManyConsumers
 from zlay.firehose.cursor import BadCursor, parse_cursor
 
 if TYPE_CHECKING:
-    import socket
-
     from zlay.api.connection import Upgrade
     from zlay.api.interface import RelayView
 
@@ -30,6 +30,7 @@ log = logs.get("http")
 
 FIREHOSE = "/xrpc/com.atproto.sync.subscribeRepos"
 TEXT = "text/plain; charset=utf-8"
+RETRY = ("Retry-After", "30")
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 ROOT_TEXT = (
     f"zlay {__version__}: an AT Protocol relay.\n\nThe firehose is at {FIREHOSE}.\n"
@@ -85,7 +86,7 @@ class RelayRouter:
         if request.path == FIREHOSE:
             if request.method != "GET":
                 return _not_allowed("GET")
-            return Response(426, _UPGRADE_BODY, headers=[("Upgrade", "websocket"), ("Connection", "Upgrade")])
+            return error_response(426, "UpgradeRequired", "this endpoint speaks WebSocket", _UPGRADE)
         return error_response(501, "MethodNotImplemented", "this relay does not offer the method")
 
     def _internal(self, request: Request) -> Response | None:
@@ -118,11 +119,11 @@ class RelayRouter:
         except BadCursor as exc:
             raise XrpcError(400, "BadRequest", str(exc)) from None
         except TooManyConsumers as exc:
-            refusal = str(exc)
-            return Response(429, json_response({"error": "RateLimitExceeded", "message": refusal}).body,
-                            headers=[("Retry-After", "30")])  # fmt: skip
+            raise XrpcError(429, "RateLimitExceeded", str(exc), (RETRY,)) from None
         if not _send_whole(sock, answer):
             self._relay.consumers.release(request.address)
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # half an answer cannot be followed by another one
             raise XrpcError(400, "InvalidRequest", "the client does not read")
         fd = sock.detach()
         try:
@@ -156,19 +157,18 @@ def _accept(upgrade: Upgrade) -> bytes:
         raise XrpcError(400, "InvalidRequest", f"not a WebSocket upgrade: {exc}") from None
 
 
-_UPGRADE_BODY = json_response({"error": "UpgradeRequired", "message": "this endpoint speaks WebSocket"}).body
+_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
 def _not_allowed(allowed: str) -> Response:
-    body = json_response({"error": "MethodNotAllowed", "message": f"allowed: {allowed}"}).body
-    return Response(405, body, headers=[("Allow", allowed)])
+    return error_response(405, "MethodNotAllowed", f"allowed: {allowed}", (("Allow", allowed),))
 
 
 def _preflight() -> Response:
     """CORS: any origin may read (E21)."""
-    headers = [
+    headers = (
         ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
         ("Access-Control-Allow-Headers", "Authorization, Content-Type, atproto-accept-labelers, atproto-proxy"),
         ("Access-Control-Max-Age", "86400"),
-    ]
-    return Response(204, b"", "text/plain; charset=utf-8", headers)
+    )
+    return Response(204, headers=headers)

@@ -23,6 +23,7 @@ __all__ = ["PROCEDURES", "QUERIES"]
 
 LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST = 200, 1000  # F3
 LIST_REPOS_DEFAULT, LIST_REPOS_MOST = 500, 1000  # F5
+MAX_DIGITS = 18  # of a number in a query: within 64 bits
 
 _ACTIVE = {"active", "desynchronized", "throttled"}  # E8: statuses that go with active = true
 _REFUSALS = {  # F7: what an inactive account's status is called as an error
@@ -37,14 +38,14 @@ def _limit(parameters: dict[str, str], default: int, most: int) -> int:
     text = parameters.get("limit")
     if text is None:
         return default
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= most:
+    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS or not 1 <= int(text) <= most:
         raise XrpcError(400, "InvalidRequest", f"limit: a whole number from 1 to {most}")
     return int(text)
 
 
 def _number_cursor(parameters: dict[str, str]) -> int:
     text = parameters.get("cursor") or "0"
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
         raise XrpcError(400, "InvalidRequest", "cursor: not one that this server gave")
     return int(text)
 
@@ -179,7 +180,9 @@ def get_repo_status(relay: RelayView, request: Request) -> Response:
     """F6."""
     did = _did(request.parameters())
     row = _account(relay, did)
-    return json_response(_status_json(did, row.upstream_status, row.local_status, desynchronized=False, rev=row.rev))
+    return json_response(
+        _status_json(did, row.upstream_status, row.local_status, desynchronized=row.desynchronized, rev=row.rev)
+    )
 
 
 def get_latest_commit(relay: RelayView, request: Request) -> Response:
@@ -201,7 +204,7 @@ def get_repo(relay: RelayView, request: Request) -> Response:
     query = "&".join(f"{key}={quote(value, safe=':')}" for key, value in parameters.items() if key in ("did", "since"))
     scheme = "http" if no_tls else "https"
     location = f"{scheme}://{name}/xrpc/com.atproto.sync.getRepo?{query}"
-    return Response(302, b"", "text/plain; charset=utf-8", [("Location", location)])
+    return Response(302, b"", "text/plain; charset=utf-8", (("Location", location),))
 
 
 QUERIES = {

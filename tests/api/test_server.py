@@ -1,0 +1,511 @@
+"""The HTTP server at its sockets: slow, rude, greedy and vanishing clients."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.api.support import UPGRADE, WAIT_S, Client, Echo, Running, request_bytes, wait_until
+from zlay.api import connection, server
+from zlay.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """A server on two ports whose router tells what it was asked."""
+    with Running() as one:
+        yield one
+
+
+def echo(running: Running) -> Echo:
+    """The router of `running`."""
+    assert isinstance(running.router, Echo)
+    return running.router
+
+
+def reset(client: Client) -> None:
+    """Ends a connection the rude way."""
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sock.close()
+
+
+# --- requests, whole and in pieces ---
+
+
+def test_a_request_is_answered_whatever_the_pieces_it_comes_in(running: Running) -> None:
+    """A request with a body, one byte to a segment, is answered like a whole one, on a connection that stays open."""
+    whole = request_bytes("POST", "/a%20b?c=d", {"Content-Type": "text/plain"}, b"hello")
+    with running.client() as client:
+        for _ in range(2):
+            for n in range(len(whole)):
+                client.send(whole[n : n + 1])
+            told = client.answer()
+            assert told.status == 200
+            assert told.json == {
+                "method": "POST",
+                "path": "/a b",
+                "query": "c=d",
+                "body": "hello",
+                "address": "127.0.0.1",
+                "internal": False,
+            }
+        assert told.headers["server"].endswith("(atproto-relay)")
+        assert told.headers["access-control-allow-origin"] == "*"
+
+
+def test_each_port_knows_itself(running: Running) -> None:
+    """The metrics port's requests are marked as internal, the public port's are not."""
+    with running.client() as outside, running.client(internal=True) as inside:
+        assert outside.request("GET", "/").json["internal"] is False
+        assert inside.request("GET", "/").json["internal"] is True
+
+
+def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    """Requests sent without waiting, of handlers and of the epoll thread alike, are answered one by one in order."""
+    with running.client() as client:
+        client.send(b"".join(request_bytes("GET", "/now" if n % 3 == 0 else f"/{n}") for n in range(30)))
+        for n in range(30):
+            told = client.answer().json
+            assert told == {"now": True} if n % 3 == 0 else told["path"] == f"/{n}"
+
+
+def test_head_has_no_body(running: Running) -> None:
+    """HEAD gets the headers of GET, its length included, and no body: the next answer follows at once."""
+    with running.client() as client:
+        told = client.request("HEAD", "/big/1000")
+        assert (told.status, told.headers["content-length"], told.body) == (200, "1000", b"")
+        assert client.request("GET", "/big/3").body == b"xxx"
+
+
+def test_chunked_bodies_and_expect(running: Running) -> None:
+    """A chunked body is put together, and a client that waits for 100 Continue gets it before its body is due."""
+    with running.client() as client:
+        client.send(request_bytes("POST", "/", {"Transfer-Encoding": "chunked"}) + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        assert client.answer().json["body"] == "abcde"
+        client.send(request_bytes("POST", "/", {"Expect": "100-continue", "Content-Length": "2"}))
+        assert client.answer().status == 100
+        client.send(b"ok")
+        assert client.answer().json["body"] == "ok"
+
+
+def test_the_absolute_form_of_a_target(running: Running) -> None:
+    """A target in the absolute form means its path and query."""
+    with running.client() as client:
+        told = client.request("GET", "http://relay.test/x?y=http://z").json
+        assert (told["path"], told["query"]) == ("/x", "y=http://z")
+        assert client.request("GET", "HTTPS://relay.test").json["path"] == "/"
+
+
+def test_connection_close_and_http_1_0_end_after_the_answer(running: Running) -> None:
+    """A client that asks for the end, or speaks HTTP/1.0, gets its answer and then the end."""
+    with running.client() as client:
+        assert client.request("GET", "/", {"Connection": "close"}).status == 200
+        assert client.at_end()
+    with running.client() as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.answer().status == 200
+        assert client.at_end()
+
+
+def test_a_half_closed_client_gets_its_answers(running: Running) -> None:
+    """A client that sends its requests and then its end gets all answers before the server's end."""
+    with running.client() as client:
+        client.send(request_bytes("GET", "/1") + request_bytes("GET", "/now") + request_bytes("GET", "/2"))
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer().json["path"] == "/1"
+        assert client.answer().json == {"now": True}
+        assert client.answer().json["path"] == "/2"
+        assert client.at_end()
+
+
+# --- bad requests ---
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # TLS to a plain port
+        (b"GET / HTTP/1.1\r\nNo Colon\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET /" + b"a" * 20_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 3_000, 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413),
+    ],
+)
+def test_what_is_not_http_is_refused_and_the_connection_ended(running: Running, sent: bytes, status: int) -> None:
+    """Broken, oversized and ambiguous requests get their status and the end; the next client is served."""
+    with running.client() as client:
+        client.send(sent)
+        told = client.answer()
+        assert told.status == status
+        assert set(told.json) == {"error", "message"}
+        assert told.headers["connection"] == "close"
+        assert client.at_end()
+    with running.client() as client:
+        assert client.request("GET", "/").status == 200
+
+
+def test_a_body_without_end_is_cut_off(running: Running) -> None:
+    """A chunked body that grows beyond the limit is answered 413 while it is still being sent."""
+    with running.client() as client:
+        client.send(request_bytes("POST", "/", {"Transfer-Encoding": "chunked"}))
+        chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+        with pytest.raises((ConnectionResetError, BrokenPipeError, EOFError)):  # noqa: PT012 - whichever comes first
+            for _ in range(1 + connection.MAX_BODY_BYTES // 0x8000):
+                client.send(chunk)
+            assert client.answer().status == 413
+            assert client.at_end()
+            raise EOFError
+
+
+def test_a_request_cut_short_is_told_so(running: Running) -> None:
+    """A client that ends in the middle of a request gets 400 and the end."""
+    with running.client() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 400
+        assert client.at_end()
+
+
+@pytest.mark.parametrize("path", ["/broken", "/now-broken"])
+def test_a_handler_that_fails_costs_its_request(running: Running, path: str) -> None:
+    """A fault of ours is a 500 with the error form, and connection and server go on."""
+    with running.client() as client:
+        told = client.request("GET", path)
+        assert (told.status, told.json["error"]) == (500, "InternalServerError")
+        assert "broken" not in told.json["message"]
+        assert client.request("GET", "/").status == 200
+
+
+def test_an_answer_that_cannot_be_sent_costs_its_connection(running: Running) -> None:
+    """A header with a line break in it never reaches the wire; the other connections go on."""
+    with running.client() as other, running.client() as client:
+        assert other.request("GET", "/").status == 200
+        client.send(request_bytes("GET", "/bad-header"))
+        assert client.at_end()
+        assert other.request("GET", "/").status == 200
+
+
+# --- time ---
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1"],
+    ids=["nothing", "a letter", "headers without end", "half a body"],
+)
+def test_half_a_request_has_a_deadline(running: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """A client that stops in the middle of its first request is let go at the deadline."""
+    monkeypatch.setattr(server, "REQUEST_DEADLINE_S", 0.3)
+    with running.client() as client:
+        client.send(sent)
+        assert client.at_end()
+    wait_until(lambda: running.server.connections == 0, "the connection is counted no more")
+
+
+def test_slow_headers_on_a_used_connection_have_the_same_deadline(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline counts from a request's first byte, on connections that stay open too, however steady the drip."""
+    monkeypatch.setattr(server, "REQUEST_DEADLINE_S", 0.5)
+    with running.client() as client:
+        assert client.request("GET", "/").status == 200
+        began = time.monotonic()
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 - the drip ends somewhere
+            client.send(b"GET / HTTP/1.1\r\n")
+            while time.monotonic() - began < WAIT_S:
+                client.send(b"X: y\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - began < 0.5 + server.SWEEP_S + 1.0
+
+
+def test_an_idle_connection_has_a_deadline_of_its_own(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between requests a connection may rest for longer than a request may take, and not for ever."""
+    monkeypatch.setattr(server, "REQUEST_DEADLINE_S", 0.2)
+    monkeypatch.setattr(server, "IDLE_DEADLINE_S", 2.0)
+    with running.client() as client:
+        assert client.request("GET", "/").status == 200
+        client.sock.settimeout(1.5)  # past the request deadline and a sweep
+        with pytest.raises(TimeoutError):
+            client.sock.recv(1)
+        assert client.request("GET", "/").status == 200
+        client.sock.settimeout(WAIT_S)
+        assert client.at_end()
+
+
+# --- greed ---
+
+
+def test_many_silent_clients_cost_no_thread_and_stop_nobody(running: Running) -> None:
+    """1,000 clients that send half a request take no thread, and a request beside them is answered at once."""
+    before = threading.active_count()
+    clients = [running.client() for _ in range(1000)]
+    try:
+        for client in clients:
+            client.send(b"GET / HTTP/1.1\r\n")
+        wait_until(lambda: running.server.connections == len(clients), "all are there")
+        with running.client() as client:
+            assert client.request("GET", "/").status == 200
+        assert threading.active_count() == before
+    finally:
+        for client in clients:
+            client.sock.close()
+    wait_until(lambda: running.server.connections == 0, "all are gone")
+
+
+def test_a_client_that_does_not_read_is_not_read(running: Running) -> None:
+    """Pipelined requests whose answers are not taken stop being read: what the server holds for them is bounded."""
+    with running.client() as client:
+        client.sock.settimeout(1.0)
+        block = request_bytes("GET", "/now") * 100
+        sent = 0
+        with pytest.raises(TimeoutError):  # noqa: PT012 - sends until TCP pushes back
+            while sent < 1 << 28:
+                sent += client.sock.send(block)
+        client.sock.settimeout(WAIT_S)
+        held = sum(len(one.out) for one in running.server._clients.values())
+        assert held < 2 * server.RECEIVE_BYTES * 4  # what the requests of one read are answered
+        with running.client() as other:
+            assert other.request("GET", "/").status == 200
+        for _ in range(1000):  # and it goes on where it stood
+            assert client.answer().json == {"now": True}
+
+
+def test_a_large_answer_reaches_a_slow_reader_whole(running: Running) -> None:
+    """An answer larger than all buffers arrives whole at a client that reads late, and the connection goes on."""
+    with running.client() as client:
+        client.send(request_bytes("GET", "/big/20000000") + request_bytes("GET", "/after"))
+        wait_until(lambda: any(one.out for one in running.server._clients.values()), "the answer waits")
+        told = client.answer()
+        assert len(told.body) == 20_000_000
+        assert client.answer().json["path"] == "/after"
+
+
+def test_an_answer_that_nobody_takes_has_a_deadline(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never takes its answer is let go."""
+    monkeypatch.setattr(server, "WRITE_DEADLINE_S", 0.3)
+    with running.client() as client:
+        client.send(request_bytes("GET", "/big/50000000"))
+        wait_until(lambda: running.server.requests == 1, "the request is read")
+        wait_until(lambda: running.server.connections == 0, "the connection is gone")
+
+
+def test_requests_over_what_the_pool_holds_are_told_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every handler busy and the queue full, a request gets 503 at once, health an answer, the metrics port its
+    own handlers; later all is answered."""
+    monkeypatch.setattr(running.server._pools[False], "_most_waiting", 20)
+    busy = [running.client() for _ in range(20)]
+    try:
+        for client in busy:
+            client.send(request_bytes("GET", "/wait"))
+        for _ in range(server.HANDLERS):
+            assert echo(running).at_gate.acquire(timeout=WAIT_S)
+        wait_until(lambda: running.server.waiting == 20, "all requests are in")
+        with running.client() as client:
+            told = client.request("GET", "/")
+            assert (told.status, told.json["error"], told.headers["retry-after"]) == (503, "ServiceUnavailable", "5")
+            assert client.request("GET", "/now").status == 200
+        with running.client(internal=True) as client:
+            assert client.request("GET", "/").status == 200
+        echo(running).gate.set()
+        for client in busy:
+            assert client.answer().status == 200
+    finally:
+        for client in busy:
+            client.sock.close()
+    wait_until(lambda: running.server.waiting == 0, "nothing waits")
+
+
+def test_connections_have_limits_by_address_and_port(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection over a limit is closed at once; a full public port leaves the metrics port open; who goes makes
+    room."""
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    clients = [running.client() for _ in range(3)]
+    for client in clients:
+        assert client.request("GET", "/").status == 200
+    with running.client() as over:
+        assert over.at_end()
+    with running.client(internal=True) as inside:
+        assert inside.request("GET", "/").status == 200
+        monkeypatch.setattr(server, "MAX_CONNECTIONS", 100)
+        monkeypatch.setattr(server, "MAX_CONNECTIONS_PER_ADDRESS", 4)
+        with running.client() as over:
+            assert over.at_end()
+    for client in clients:
+        client.sock.close()
+    wait_until(lambda: running.server.connections == 0, "all are gone")
+    with running.client() as client:
+        assert client.request("GET", "/").status == 200
+
+
+def test_running_out_of_descriptors_pauses_accepting(running: Running) -> None:
+    """With no descriptor left connections wait, what is open is served, and accepting goes on when there are some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running.client() as early:
+        assert early.request("GET", "/").status == 200
+        late = socket.socket()
+        late.settimeout(WAIT_S)
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        spare: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):  # noqa: PT012 - takes all there are
+                while True:
+                    spare.append(os.open("/dev/null", os.O_RDONLY))
+            late.connect(running.public)  # into the backlog
+            late.sendall(request_bytes("GET", "/now"))
+            wait_until(lambda: running.server._accept_after > 0, "accepting is paused")
+            assert early.request("GET", "/").status == 200
+        finally:
+            for fd in spare:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert late.recv(100).startswith(b"HTTP/1.1 200")
+        late.close()
+
+
+# --- vanishing clients, upgrades ---
+
+
+def test_a_client_that_vanishes_while_it_is_answered(running: Running) -> None:
+    """A reset while a handler works costs no CPU, no handler and no place."""
+    client = running.client()
+    client.send(request_bytes("GET", "/wait"))
+    assert echo(running).at_gate.acquire(timeout=WAIT_S)
+    reset(client)
+    wait_until(lambda: all(one.interest < 0 for one in running.server._clients.values()), "epoll is done with it")
+    assert running.server.connections == 1
+    echo(running).gate.set()
+    wait_until(lambda: running.server.connections == 0, "it is counted no more")
+
+
+def test_an_upgrade_leaves_with_its_socket_and_what_came_with_it(running: Running) -> None:
+    """A socket that is taken over is the taker's, with the bytes that came behind the request, and out of the books."""
+    with running.client() as client:
+        client.send(request_bytes("GET", "/take", UPGRADE) + b"\x89\x80abcd")
+        wait_until(lambda: bool(echo(running).taken), "it is taken")
+        sock, leftover = echo(running).taken[0]
+        wait_until(lambda: running.server.connections == 0, "it is out of the books")
+        assert leftover == b"\x89\x80abcd"
+        sock.sendall(b"from its new owner")
+        assert client.sock.recv(100) == b"from its new owner"
+
+
+def test_descriptors_of_upgrades_come_back_while_their_upgrade_is_not_over(running: Running) -> None:
+    """Sockets that are taken over and closed at once, their descriptors in use again, confuse no counts."""
+    for _ in range(50):
+        with running.client() as client:
+            client.send(request_bytes("GET", "/take", UPGRADE))
+            wait_until(lambda: bool(echo(running).taken), "it is taken")
+            echo(running).taken.pop()[0].close()
+            with running.client() as other:
+                assert other.request("GET", "/now").status == 200
+    wait_until(lambda: running.server.connections == 0, "none is counted")
+    assert running.server._per_address == {}
+
+
+def test_a_refused_upgrade_goes_on_as_http(running: Running) -> None:
+    """An upgrade that is refused gets its answer, and the connection serves the next request."""
+    with running.client() as client:
+        assert client.request("GET", "/elsewhere", UPGRADE).json == {"refused": True}
+        assert client.request("GET", "/").status == 200
+
+
+# --- who asks ---
+
+
+def test_forwarded_addresses_count_behind_trusted_proxies_only() -> None:
+    """X-Forwarded-For names the client only when a trusted proxy says so, and only up to the first hop nobody vouches
+    for, in one header line or in several."""
+    ask = {"X-Forwarded-For": "1.1.1.1, 2.2.2.2"}
+    with Running() as plain, plain.client() as client:
+        assert client.request("GET", "/", ask).json["address"] == "127.0.0.1"
+    with Running(trusted_proxies=("127.0.0.0/8", "3.3.3.3")) as behind, behind.client() as client:
+        assert client.request("GET", "/", ask).json["address"] == "2.2.2.2"
+        assert client.request("GET", "/", {"X-Forwarded-For": "2.2.2.2, 3.3.3.3"}).json["address"] == "2.2.2.2"
+        assert client.request("GET", "/", {"X-Forwarded-For": "::ffff:2.2.2.2"}).json["address"] == "2.2.2.2"
+        assert client.request("GET", "/", {"X-Forwarded-For": "2.2.2.2, rubbish"}).json["address"] == "127.0.0.1"
+        assert client.request("GET", "/").json["address"] == "127.0.0.1"
+        forged = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 2.2.2.2\r\n\r\n"
+        client.send(forged)  # the client's own line above, the proxy's below
+        assert client.answer().json["address"] == "2.2.2.2"
+
+
+# --- start and stop ---
+
+
+def test_a_taken_port_is_a_clear_refusal(running: Running) -> None:
+    """A taken port, or an address that is not ours, is a StartError that names it; nothing stays open."""
+    port = running.public[1]
+    with pytest.raises(StartError, match=rf"port {port} on 127.0.0.1 is taken"):
+        server.HttpServer(Echo(), [("127.0.0.1", 0, False), ("127.0.0.1", port, True)])
+    with pytest.raises(StartError, match=r"cannot listen on 192\.0\.2\.1"):
+        server.HttpServer(Echo(), [("192.0.2.1", 0, False)])
+
+
+def test_both_families_are_served() -> None:
+    """`::` serves IPv6 and IPv4, and an IPv4 client is known by its IPv4 address."""
+    if not socket.has_ipv6 or not os.path.exists("/proc/net/if_inet6"):
+        pytest.skip("no IPv6 here")
+    one = Running()
+    one.server._listen("::", 0, is_internal=False)
+    with one:
+        port = one.server.addresses[2][1]
+        for address in ("127.0.0.1", "::1"):
+            with Client((address, port)) as client:
+                assert client.request("GET", "/").json["address"] == address
+
+
+def test_stop_lets_answers_under_way_out(running: Running) -> None:
+    """A stop ends idle connections at once, refuses new ones, and lets a handler's answer out."""
+    idle, busy = running.client(), running.client()
+    busy.send(request_bytes("GET", "/wait"))
+    assert echo(running).at_gate.acquire(timeout=WAIT_S)
+    running.server.stop()
+    assert idle.at_end()
+    echo(running).gate.set()
+    assert busy.answer().status == 200
+    assert busy.at_end()
+    with pytest.raises(ConnectionRefusedError):
+        running.client()
+    idle.sock.close()
+    busy.sock.close()
+
+
+def test_a_handler_that_ends_after_the_server_rings_nobody(running: Running) -> None:
+    """A handler that is still at work when the server is closed does not write to a descriptor of somebody else."""
+    client = running.client()
+    client.send(request_bytes("GET", "/wait"))
+    assert echo(running).at_gate.acquire(timeout=WAIT_S)
+    running.server.stop()
+    running._threads[0].join(WAIT_S)
+    wake = running.server._wake
+    running.server.close()
+    mine = os.open("/dev/null", os.O_RDONLY)
+    readable, writable = os.pipe()
+    os.dup2(writable, wake) if wake not in (mine, readable, writable) else None
+    os.set_blocking(readable, False)
+    echo(running).gate.set()
+    for thread in running._threads[1:]:
+        thread.join(WAIT_S)
+    with pytest.raises(BlockingIOError):
+        os.read(readable, 1)
+    for fd in {mine, readable, writable, wake}:
+        os.close(fd)
+    client.sock.close()
