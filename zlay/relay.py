@@ -97,7 +97,7 @@ class Relay:
         self.leaks = LeakTrace(config.leak_trace, config.leak_trace_limit_mb * MIB, config.relay_data_dir)
         pool.init(config.frame_pool_bytes, config.frame_alloc)
         undo.callback(pool.close)
-        self.log = EventLog.open(config.relay_data_dir, _log_settings(config))
+        self.log = _open_log(config)
         undo.callback(self.log.close)
         self._store: Store = open_store(config)
         undo.callback(self._store.close)
@@ -382,13 +382,18 @@ class Relay:
         return self.metrics_source.render()
 
 
-def _log_settings(config: Config) -> LogSettings:
-    return LogSettings(
+def _open_log(config: Config) -> EventLog:
+    settings = LogSettings(
         durability="os" if config.relay_durability == "os" else "fsync",
         retention_hours=config.relay_retention_hours,
         retention_bytes=config.relay_retention_bytes,
         initial_seq=config.relay_initial_seq,
     )
+    try:
+        return EventLog.open(config.relay_data_dir, settings)
+    except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename else ""
+        raise StartError(f"the log in {config.relay_data_dir / 'events'} cannot be opened: {exc.strerror}{where}") from exc
 
 
 def _prepare_folder(config: Config) -> None:

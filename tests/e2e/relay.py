@@ -70,7 +70,8 @@ def request(
 class RelayProcess:
     """`zlay run` on a data directory. It can be started again after `terminate` or `kill`, on the same ports.
 
-    Attributes: `port` (firehose, XRPC), `metrics_port`, `ws_url`, `log_path`.
+    Attributes: `port` (firehose, XRPC), `metrics_port`, `ws_url`, `log_path`; `prefix`, a command that the relay is run by
+    (such as setpriv), from the next start on.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class RelayProcess:
         self.ws_url = f"ws://127.0.0.1:{self.port}"
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: Sequence[str] = ()
         self._args = list(args)
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)},
@@ -117,7 +119,7 @@ class RelayProcess:
         """Start the process; with `ready`, wait until it answers /_health."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*ZLAY, "run", *self._args],
+                [*self.prefix, *ZLAY, "run", *self._args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

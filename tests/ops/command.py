@@ -38,7 +38,10 @@ def zlay(
 def refusal(relay: RelayProcess) -> str:
     """Start a relay that must refuse: the line it says last. AssertionError unless it exits with 1, in words."""
     relay.start(ready=False)
-    status = relay.wait_exit()
+    try:
+        status = relay.wait_exit()
+    finally:
+        relay.kill()
     said = relay.log_tail()
     assert status == 1, (status, said)
     assert "Traceback" not in said, said

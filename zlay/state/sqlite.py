@@ -13,6 +13,7 @@ transaction before it durable.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -84,6 +85,8 @@ class SqliteStore:
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._readers = 0  # made; the constructor's thread, then close's
         self._closed = threading.Event()
+        if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and fail at the first write
+            raise StartError(f"cannot open the state in {path}: no permission to write")
         try:
             self._writer = self._connect(WRITER_CACHE_KIB)
         except sqlite3.Error as exc:
