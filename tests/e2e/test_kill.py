@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 20
 RATE = 300  # events per second: load enough that frames are queued, held and unsynced at each kill
 WAIT_S = 120.0
+QUIET_S = 8.0  # nothing comes for so long: nothing will
 SEED = 20261121
 
 # No key or host changes (an event of before one is judged by the new document when it is read again after it), and more
@@ -70,11 +71,27 @@ class SlowState:
             connection.close()
 
 
-def every_host_seen(frames: list[object], sim: SimProcess) -> bool:
-    """Whether the log holds an event of every host: from there on each has a cursor that a kill cannot take away."""
-    dids = {frame.did for frame in frames if isinstance(frame, Seen)}
+def cursors_saved(relay: RelayProcess) -> int:
+    """How many hosts have a cursor in the state."""
+    state = sqlite3.connect(relay.data_dir / "state.sqlite", timeout=30)
+    try:
+        return int(state.execute("select count(*) from host where upstream_cursor is not null").fetchone()[0])
+    finally:
+        state.close()
+
+
+def check(consumer: Collector, sim: SimProcess) -> None:
+    """What came out is what the ledger of the finished simulation calls valid, each once, in order, seq + 1."""
     with sim.ledger() as ledger:
-        return len({event.host for event in ledger.poll() if event.did in dids}) == len(sim.hosts)
+        events = expected(ledger)
+    count = -1
+    while count != len(consumer.frames) < len(events):  # until all have come, or nothing comes any more
+        count = len(consumer.frames)
+        threading.Event().wait(QUIET_S)
+    frames = [frame for frame in consumer.frames if isinstance(frame, Seen)]
+    assert difference(events, frames) == ""
+    assert frames[0].seq == 1
+    assert {frame.kind for frame in frames} == {"#commit", "#sync", "#identity", "#account"}
 
 
 def test_killed_at_twenty_moments(tmp_path: Path) -> None:
@@ -82,29 +99,23 @@ def test_killed_at_twenty_moments(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     with (
         SimProcess(*FLAGS, "--ledger", str(tmp_path / "ledger")) as sim,
-        SlowState(tmp_path / "relay" / "state.sqlite", rng) as slow,
         RelayProcess(tmp_path / "relay", plc_url=sim.plc, hosts=sim.hosts, env={"FRAME_WORKERS": "3"}) as relay,
         Collector(relay.port, 0, reconnect=True, keep=seen) as consumer,
     ):
         sim.set_plc("slow", ms=150)
-        consumer.wait_for(lambda frames: len(frames) > 200 and every_host_seen(frames, sim), "a start", WAIT_S)
+        relay.wait_for(lambda: cursors_saved(relay) == len(sim.hosts), "the hosts' first cursors", WAIT_S)
         held = 0.0
-        for _ in range(KILLS):
-            threading.Event().wait(rng.uniform(0.05, 1.5))
-            held = max(held, relay.metrics()["relay_held_frames"])
-            relay.kill()
-            before = len(consumer.frames)
-            relay.start()
-            consumer.wait_for(lambda frames, least=before: len(frames) > least, "events after a kill", WAIT_S)
+        with SlowState(relay.data_dir / "state.sqlite", rng) as slow:
+            for _ in range(KILLS):
+                threading.Event().wait(rng.uniform(0.05, 1.5))
+                held = max(held, relay.metrics()["relay_held_frames"])
+                relay.kill()
+                before = len(consumer.frames)
+                relay.start()
+                consumer.wait_for(lambda frames, least=before: len(frames) > least, "events after a kill", WAIT_S)
         sim.finish()
-        with sim.ledger() as ledger:
-            events = expected(ledger)
-        consumer.wait_count(len(events), WAIT_S)
+        check(consumer, sim)
         assert relay.terminate() == 0
-        frames = [frame for frame in consumer.frames if isinstance(frame, Seen)]
-        assert difference(events, frames) == ""
-        assert frames[0].seq == 1
-        assert {frame.kind for frame in frames} == {"#commit", "#sync", "#identity", "#account"}
         assert slow.locked > 0, "the state was never slow"
         assert held > 0, "no kill met a held frame"
 
@@ -117,7 +128,7 @@ def test_killed_while_it_starts(tmp_path: Path) -> None:
         RelayProcess(tmp_path / "relay", plc_url=sim.plc, hosts=sim.hosts) as relay,
         Collector(relay.port, 0, reconnect=True, keep=seen) as consumer,
     ):
-        consumer.wait_for(lambda frames: len(frames) > 200 and every_host_seen(frames, sim), "a start", WAIT_S)
+        relay.wait_for(lambda: cursors_saved(relay) == len(sim.hosts), "the hosts' first cursors", WAIT_S)
         for _ in range(10):
             relay.kill()
             relay.start(ready=False)
@@ -125,8 +136,28 @@ def test_killed_while_it_starts(tmp_path: Path) -> None:
         relay.kill()
         relay.start()
         sim.finish()
-        with sim.ledger() as ledger:
-            events = expected(ledger)
-        consumer.wait_count(len(events), WAIT_S)
+        check(consumer, sim)
         assert relay.terminate() == 0
-        assert difference(events, [frame for frame in consumer.frames if isinstance(frame, Seen)]) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="a host without a saved cursor is dialled live after a restart")
+def test_killed_before_the_state_was_ever_saved(tmp_path: Path) -> None:
+    """A kill before the first host cursor could be saved loses nothing that new hosts had sent."""
+    with (
+        SimProcess(*FLAGS, "--start", "paused", "--ledger", str(tmp_path / "ledger")) as sim,
+        RelayProcess(tmp_path / "relay", plc_url=sim.plc, hosts=sim.hosts) as relay,
+        Collector(relay.port, 0, reconnect=True, keep=seen) as consumer,
+    ):
+        relay.wait_for(lambda: relay.admin("GET", "/admin/hosts")["active_workers"] == 4, "all hosts", WAIT_S)
+        state = sqlite3.connect(relay.data_dir / "state.sqlite", timeout=30, isolation_level=None)
+        state.execute("begin immediate")  # from here on nothing can be saved
+        sim.set_plc("slow", ms=400)
+        sim.resume()
+        threading.Event().wait(2.0)  # events arrive and are held; what the relay does with them is its own affair
+        relay.kill()
+        state.close()
+        relay.start()
+        consumer.wait_for(lambda frames: len(frames) > 200, "events after the kill", WAIT_S)
+        sim.finish()
+        check(consumer, sim)
+        assert relay.terminate() == 0
