@@ -12,6 +12,7 @@ __all__ = ["MAX_CURSOR", "BadCursor", "Place", "parse_cursor", "place"]
 
 MAX_CURSOR = 2**53 - 1  # A11; a larger one is a number, and lies in the future
 MAX_DIGITS = 19  # a longer one is not looked at
+MAX_FIELDS = 100  # of a query; subscribeRepos has one
 
 OUTDATED_CURSOR = info_frame("OutdatedCursor", "Requested cursor exceeded limit. Possibly missing events")
 FUTURE_CURSOR = error_frame("FutureCursor", "Cursor in the future.")
@@ -35,7 +36,11 @@ def parse_cursor(query: str) -> int | None:
 
     Given twice, the first counts. Digits only, ASCII: no sign, blank, underscore or fraction.
     """
-    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=100):
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise BadCursor("the query cannot be read") from None
+    for name, value in pairs:
         if name != "cursor":
             continue
         if value == "":

@@ -1,0 +1,134 @@
+"""One connection's HTTP without sockets: every cut of the bytes, every bound."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.api.support import UPGRADE, request_bytes
+from zlay.api.connection import MAX_HEADER_BYTES, HttpConnection, Upgrade
+from zlay.api.message import Request, Response, json_response
+
+
+def new() -> HttpConnection:
+    """A connection of a client whose address is taken as it is."""
+    return HttpConnection("10.0.0.1", is_internal=False, client_address=lambda peer, _headers: peer)
+
+
+STREAM = (
+    request_bytes("GET", "/one")
+    + request_bytes("POST", "/two", {"Content-Type": "a/b"}, b"body")
+    + request_bytes("PUT", "/three", {"Transfer-Encoding": "chunked"})
+    + b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nTrailer: z\r\n\r\n"
+    + request_bytes("HEAD", "/four?q")
+)
+WANTED = [("GET", "/one", b""), ("POST", "/two", b"body"), ("PUT", "/three", b"abc"), ("HEAD", "/four", b"")]
+
+
+def requests_in(pieces: list[bytes]) -> list[tuple[str, str, bytes]]:
+    """What a connection makes of these pieces, each request answered when it comes."""
+    http = new()
+    out = []
+    for piece in pieces:
+        http.feed(piece)
+        while (found := http.next()) is not None:
+            assert isinstance(found, Request)
+            out.append((found.method, found.path, found.body))
+            assert http.answer(json_response({})).startswith(b"HTTP/1.1 200")
+    assert not http.in_request
+    return out
+
+
+def test_every_cut_of_a_stream_gives_the_same_requests() -> None:
+    """Requests do not depend on where the bytes are cut: at each place once, and at all places at once."""
+    for n in range(1, len(STREAM)):
+        assert requests_in([STREAM[:n], STREAM[n:]]) == WANTED
+    assert requests_in([STREAM[n : n + 1] for n in range(len(STREAM))]) == WANTED
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200), st.integers(0, len(STREAM)))
+def test_no_bytes_raise(rubbish: bytes, cut: int) -> None:
+    """Whatever follows on whatever part of good requests, a connection gives requests, an error answer, or waits."""
+    http = new()
+    http.feed(STREAM[:cut] + rubbish)
+    for _ in range(200):
+        found = http.next()
+        if found is None:
+            return
+        if isinstance(found, Response):
+            assert found.status >= 400
+            assert http.answer(found).startswith(b"HTTP/1.1 4") or found.status >= 500
+            assert not http.keep_alive
+            return
+        assert isinstance(found, Request | Upgrade)
+        http.answer(json_response({}))
+    raise AssertionError("more requests than bytes")
+
+
+def test_in_request_begins_with_the_first_byte() -> None:
+    """A request is under way from its first byte to its last, on a connection's first request and on later ones."""
+    http = new()
+    whole = request_bytes("POST", "/", None, b"12")
+    for _ in range(2):
+        assert not http.in_request
+        for n in range(len(whole) - 1):
+            http.feed(whole[n : n + 1])
+            assert http.next() is None
+            assert http.in_request
+        http.feed(whole[-1:])
+        assert isinstance(http.next(), Request)
+        http.answer(json_response({}))
+
+
+def test_headers_of_the_most_allowed_length_pass() -> None:
+    """Headers as long as allowed pass, and a few bytes more do not, even without an end."""
+    room = MAX_HEADER_BYTES - len(request_bytes("GET", "/", {"X": ""}))
+    http = new()
+    http.feed(request_bytes("GET", "/", {"X": "a" * room})[:-1])
+    assert http.next() is None
+    http.feed(b"\n")
+    found = http.next()
+    assert isinstance(found, Request)
+    assert found.headers["x"] == "a" * room
+    http = new()
+    http.feed(request_bytes("GET", "/", {"X": "a" * (room + 2)})[:-1])
+    refused = http.next()
+    assert isinstance(refused, Response)
+    assert refused.status == 431
+
+
+def test_lines_of_one_header_are_one_list() -> None:
+    """Header lines of one name are joined in their order, names in any case."""
+    http = new()
+    http.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX-List: a\r\nx-list: b\r\n\r\n")
+    found = http.next()
+    assert isinstance(found, Request)
+    assert found.headers["x-list"] == "a, b"
+
+
+def test_an_upgrade_carries_what_came_behind_it() -> None:
+    """An upgrade is told from a request, and has the bytes that came with it, wherever the stream was cut."""
+    stream = request_bytes("GET", "/x?cursor=1", UPGRADE) + b"\x81\x00\r\n\r\n"
+    head = len(stream) - 6
+    for n in range(1, head):
+        http = new()
+        http.feed(stream[:n])
+        assert http.next() is None
+        http.feed(stream[n:])
+        found = http.next()
+        assert isinstance(found, Upgrade)
+        assert (found.request.path, found.request.query, found.leftover) == ("/x", "cursor=1", b"\x81\x00\r\n\r\n")
+        assert (b"upgrade", b"websocket") in found.raw_headers
+
+
+def test_no_content_has_no_length() -> None:
+    """204 comes without Content-Length, and the connection goes on."""
+    http = new()
+    http.feed(request_bytes("OPTIONS", "*"))
+    assert isinstance(http.next(), Request)
+    sent = http.answer(Response(204))
+    assert b"content-length" not in sent.lower()
+    assert sent.endswith(b"\r\n\r\n")
+    http.feed(request_bytes("GET", "/"))
+    assert isinstance(http.next(), Request)

@@ -1,0 +1,201 @@
+"""Where requests go, on which port and with which method; the firehose's upgrade. Against a whole relay."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.api.support import UPGRADE, request_bytes, wait_until
+from tests.reference.consumer import SUBSCRIBE, RefusedError, StreamError, StrictConsumer
+
+if TYPE_CHECKING:
+    from tests.api.conftest import LiveRelay
+    from tests.api.support import Client
+
+PUBLIC_PORT = 0
+
+
+def port(live: LiveRelay) -> int:
+    """Of the firehose."""
+    return live.relay.http.addresses[PUBLIC_PORT][1]
+
+
+# --- ports and methods ---
+
+
+@pytest.mark.parametrize("path", ["/_health", "/_healthz", "/xrpc/_health"])
+def test_health_on_both_ports(public: Client, internal: Client, path: str) -> None:
+    """Health is on both ports, for GET and HEAD, with the version."""
+    for client in (public, internal):
+        told = client.request("GET", path)
+        assert (told.status, told.json["status"]) == (200, "ok")
+        assert told.json["version"]
+        assert client.request("HEAD", path).status == 200
+        assert client.request("POST", path, body=b"").status == 405
+
+
+def test_readiness_says_why_not(internal: Client) -> None:
+    """/_readyz is 503 with its reasons while no host is known."""
+    told = internal.request("GET", "/_readyz")
+    assert told.status == 503
+    assert told.json == {"ready": False, "reasons": ["no hosts are known yet"]}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/_stats", "/admin/hosts", "/admin/shutdown"])
+def test_the_inside_is_not_on_the_public_port(public: Client, path: str) -> None:
+    """Metrics, figures and admin are not on the firehose's port, with the password or without."""
+    secret = {"Authorization": "Bearer anything"}
+    assert public.request("GET", path).status == 404
+    assert public.request("GET", path, secret).status == 404
+    assert public.request("POST", path, secret, b"{}").status == 404
+
+
+def test_pages_for_people(public: Client, internal: Client) -> None:
+    """`/` says what this is on both ports; other paths are 404 in the error form."""
+    for client in (public, internal):
+        assert b"zlay" in client.request("GET", "/").body
+        told = client.request("GET", "/nothing")
+        assert (told.status, set(told.json)) == (404, {"error", "message"})
+
+
+def test_figures_inside(internal: Client) -> None:
+    """/_stats is JSON, /metrics Prometheus' text form."""
+    assert internal.request("GET", "/_stats").json["seq"] == 0
+    told = internal.request("GET", "/metrics")
+    assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b"\nrelay_seq 0.0\n" in told.body
+
+
+def test_methods_of_xrpc(public: Client) -> None:
+    """Queries take GET and HEAD, procedures POST, else 405 that names what is allowed; unknown methods are 501."""
+    base = "/xrpc/com.atproto.sync."
+    told = public.request("POST", base + "listHosts", body=b"{}")
+    assert (told.status, told.headers["allow"]) == (405, "GET, HEAD")
+    told = public.request("GET", base + "requestCrawl")
+    assert (told.status, told.headers["allow"]) == (405, "POST")
+    assert public.request("HEAD", base + "listHosts").status == 200
+    told = public.request("GET", "/xrpc/com.example.nothing")
+    assert (told.status, told.json["error"]) == (501, "MethodNotImplemented")
+
+
+def test_browsers_may_ask(public: Client) -> None:
+    """A preflight is answered 204 for any origin, and the connection goes on (E21)."""
+    told = public.request("OPTIONS", "/xrpc/com.atproto.sync.listHosts", {"Origin": "https://example.com"})
+    assert told.status == 204
+    assert told.headers["access-control-allow-origin"] == "*"
+    assert "POST" in told.headers["access-control-allow-methods"]
+    assert public.request("GET", "/").headers["access-control-allow-origin"] == "*"
+
+
+# --- the firehose: what is refused before the upgrade (A2) ---
+
+
+def test_the_firehose_wants_an_upgrade(public: Client) -> None:
+    """Without Upgrade 426, with another method 405, and the connection goes on."""
+    told = public.request("GET", SUBSCRIBE)
+    assert (told.status, told.json["error"]) == (426, "UpgradeRequired")
+    assert told.headers["upgrade"] == "websocket"
+    told = public.request("POST", SUBSCRIBE, body=b"")
+    assert (told.status, told.headers["allow"]) == (405, "GET")
+    told = public.request("POST", SUBSCRIBE, UPGRADE, b"")
+    assert told.status == 405
+    assert public.request("GET", "/").status == 200
+
+
+@pytest.mark.parametrize(
+    "query", ["cursor=x", "cursor=-1", "cursor=1.5", "cursor=%2B1", "cursor=" + "9" * 30, "a&" * 200 + "cursor=1"]
+)
+def test_a_bad_cursor_is_refused_before_the_upgrade(live: LiveRelay, query: str) -> None:
+    """A cursor that is no number is 400 BadRequest, before the upgrade, and takes no consumer's place."""
+    for _ in range(5):  # more than an address has places
+        with live.client() as client:
+            told = client.request("GET", f"{SUBSCRIBE}?{query}", UPGRADE)
+            assert (told.status, told.json["error"]) == (400, "BadRequest")
+            assert client.request("GET", "/").status == 200
+    with StrictConsumer(port(live)):
+        pass
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"Sec-WebSocket-Version": "8"}, {"Sec-WebSocket-Version": ""}, {"Sec-WebSocket-Key": ""}],
+)
+def test_a_broken_handshake_is_refused(public: Client, changed: dict[str, str]) -> None:
+    """A handshake of another version or without a key is a 4xx, and the connection goes on."""
+    headers = {name: value for name, value in (UPGRADE | changed).items() if value}
+    told = public.request("GET", SUBSCRIBE, headers)
+    assert 400 <= told.status < 500
+    assert set(told.json) == {"error", "message"}
+    assert public.request("GET", "/").status == 200
+
+
+def test_an_upgrade_elsewhere_is_refused(public: Client) -> None:
+    """Only the firehose speaks WebSocket."""
+    assert public.request("GET", "/xrpc/com.atproto.sync.listHosts", UPGRADE).status == 404
+    assert public.request("GET", "/", UPGRADE).status == 404
+
+
+# --- the firehose: what is served ---
+
+
+def test_an_upgrade_has_the_right_key_and_name(live: LiveRelay) -> None:
+    """The answer to an upgrade proves that it read the key (RFC 6455 1.3), and names this relay (E16)."""
+    with live.client() as client:
+        told = client.request("GET", SUBSCRIBE, UPGRADE)
+        assert told.status == 101
+        assert told.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        assert told.headers["server"].endswith("(atproto-relay)")
+
+
+def test_a_ping_in_the_same_segment_as_the_upgrade(live: LiveRelay) -> None:
+    """What a client sends right behind its upgrade is not lost: its ping is answered."""
+    with live.client() as client:
+        client.send(request_bytes("GET", SUBSCRIBE, UPGRADE) + b"\x89\x84\0\0\0\0ping")
+        assert client.answer().status == 101
+        assert client.sock.recv(6) == b"\x8a\x04ping"
+
+
+def test_an_upgrade_one_byte_at_a_time(live: LiveRelay) -> None:
+    """An upgrade may come in any pieces."""
+    with live.client() as client:
+        for byte in request_bytes("GET", SUBSCRIBE, UPGRADE):
+            client.send(bytes([byte]))
+        assert client.answer().status == 101
+
+
+@pytest.mark.parametrize("query", ["", "?cursor=", "?cursor=0", "?cursor=0&cursor=x"])
+def test_cursors_that_are_good(live: LiveRelay, query: str) -> None:
+    """No cursor, an empty one, zero, and the first of two are served."""
+    with live.client() as client:
+        assert client.request("GET", SUBSCRIBE + query, UPGRADE).status == 101
+
+
+def test_a_cursor_in_the_future(live: LiveRelay) -> None:
+    """A cursor above the head is an error frame after the upgrade, FutureCursor, then the end (A7, A13)."""
+    with StrictConsumer(port(live), 10_000) as consumer, pytest.raises(StreamError, match="FutureCursor"):
+        consumer.next(10)
+    with live.client() as client:
+        assert client.request("GET", SUBSCRIBE + "?cursor=10000", UPGRADE).status == 101
+        while b"\x88" not in client.received:  # the close frame; the error frame holds only ASCII and CBOR heads
+            client._more()
+        assert client.received[client.received.index(b"\x88") + 2 :][:2] == (1008).to_bytes(2, "big")
+
+
+def test_places_of_an_address_are_limited_and_come_back(live: LiveRelay) -> None:
+    """A consumer above the limit of its address is 429 with Retry-After; a place that is free again is given again."""
+    wait_until(lambda: not live.relay.consumers.stats(), "nobody is connected")
+    consumers = [StrictConsumer(port(live)) for _ in range(3)]
+    with live.client() as client:
+        told = client.request("GET", SUBSCRIBE, UPGRADE)
+        assert (told.status, told.json["error"], told.headers["retry-after"]) == (429, "RateLimitExceeded", "30")
+        assert client.request("GET", "/").status == 200
+    consumers.pop().close()
+    wait_until(lambda: len(live.relay.consumers.stats()) == 2, "one is gone")
+    consumers.append(StrictConsumer(port(live)))
+    with pytest.raises(RefusedError) as caught:
+        StrictConsumer(port(live))
+    assert json.loads(caught.value.body)["error"] == "RateLimitExceeded"
+    for consumer in consumers:
+        consumer.close()
