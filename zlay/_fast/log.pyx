@@ -479,6 +479,13 @@ cdef void _let_go() noexcept:
     sequencer_free()
 
 
+def seal():
+    """Appenders get 0 from now on, those that wait for room too; what was appended is still written and synced."""
+    if _running:
+        with nogil:
+            sequencer_close()
+
+
 def stop(double deadline_s=10.0):
     """Close: appenders get 0 from now on, what was appended is written and synced. True = all of it is on disk.
 
@@ -589,12 +596,14 @@ def retain():
 def status():
     """Counters and state, for metrics and readiness; any thread."""
     cdef uint32_t fault = zl_load32(&_fault)
-    oldest = segments_oldest()
+    # In this order: while there is no segment, nothing has been synced, and the first one begins after synced.
+    synced = zl_load64(&_synced)
+    oldest = segments_oldest() or synced + 1
     return {
         "open": sequencer_is_open(),
         "durability": "os" if _durability == DURABLE_OS else "fsync",
-        "appended_end": log_appended_end(), "synced_end": zl_load64(&_synced),
-        "published_end": zl_load64(&_published), "oldest_seq": oldest if oldest else log_appended_end() + 1,
+        "appended_end": log_appended_end(), "synced_end": synced,
+        "published_end": zl_load64(&_published), "oldest_seq": oldest,
         "newest_us": zl_load64(&_newest_us), "keep_from": zl_load64(&_keep_from),
         "fault": FAULTS[fault], "fault_errno": zl_load32(&_fault_errno) if fault else 0,
         "fault_s": (zl_monotonic_us() - zl_load64(&_fault_since_us)) / 1e6 if fault else 0.0,
