@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import resource
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +40,7 @@ from zlay.identity.resolver import Resolver
 from zlay.memory.leaks import LeakTrace
 from zlay.metrics import Metrics
 from zlay.pipeline.link import Link
+from zlay.signals import Signals
 from zlay.state import open_store, recovery
 from zlay.state.applier import Applier
 from zlay.state.loader import Loader
@@ -56,7 +55,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay", "main"]
 
-READERS_DEADLINE_S = 1.5  # of the five seconds that a stop may take with 3,000 hosts
+STOP_S = 4.5  # all of a stop, which may take five seconds with 3,000 hosts; of it, for each step at most:
+LEAST_STEP_S = 0.05  # and at least, however late it is
+READERS_DEADLINE_S = 1.5
 DRAIN_DEADLINE_S = 1.0
 LOG_DEADLINE_S = 2.0
 THREADS_DEADLINE_S = 1.5
@@ -238,13 +239,18 @@ class Relay:
     def stop(self) -> None:
         """Stops in order; see the module's head. Takes at most about five seconds."""
         began = time.monotonic()
+
+        def within(most_s: float) -> float:
+            return max(LEAST_STEP_S, min(most_s, began + STOP_S - time.monotonic()))
+
         self._stopping = True
         self.supervisor.stopping()
         if self.seeder is not None:
             self.seeder.stop()
         self.dialer.stop()
-        left = reader.stop_all(READERS_DEADLINE_S)
-        drained = pipeline.drain(DRAIN_DEADLINE_S)
+        left = reader.stop_all(within(READERS_DEADLINE_S))
+        drained = pipeline.drain(within(DRAIN_DEADLINE_S))
+        self.log.seal()  # or a worker would wait for room in it for as long as the disk is full
         self.loader.stop()
         self.resolver.stop()
         self.status_checker.stop()
@@ -253,14 +259,14 @@ class Relay:
         self.registry.stop()
         self.housekeeping.stop()
         pipeline.stop()
-        synced = self.log.wait_synced(self.log.appended_end, LOG_DEADLINE_S)
+        synced = self.log.wait_synced(self.log.appended_end, within(LOG_DEADLINE_S))
         with contextlib.suppress(RuntimeError):  # a thread that does not end is told by the log, and dies with us
-            self.consumers.stop(deadline_s=CONSUMERS_DEADLINE_S)
+            self.consumers.stop(deadline_s=within(CONSUMERS_DEADLINE_S))
         self.http.stop()
-        running = self.supervisor.join(THREADS_DEADLINE_S)
-        applied = self.applier.finish(LOG_DEADLINE_S)
+        running = self.supervisor.join(within(THREADS_DEADLINE_S))
+        applied = self.applier.finish(within(LOG_DEADLINE_S))
         self.registry.flush()
-        self.log.close(LOG_DEADLINE_S)
+        self.log.close(within(LOG_DEADLINE_S))
         pipeline.close()
         self.http.close()
         with contextlib.suppress(StateError):
@@ -335,7 +341,7 @@ class Relay:
         self._on_shutdown(reason)
 
     def alive(self) -> bool:
-        """Whether what moves events is alive: no supervised thread is down and the log takes events."""
+        """Whether what moves events is alive: no supervised thread is down."""
         return not self.supervisor.faults()
 
     def readiness(self) -> list[str]:
@@ -356,6 +362,8 @@ class Relay:
             reasons.append("the GIL has been turned on")
         if not self.registry.dialled_ids():
             reasons.append("no hosts are known yet")
+        elif not reader.stats()["alive"]:
+            reasons.append("no host is connected")
         return reasons
 
     def stats(self) -> dict[str, Any]:
@@ -392,8 +400,8 @@ def _open_log(config: Config) -> EventLog:
     try:
         return EventLog.open(config.relay_data_dir, settings)
     except OSError as exc:
-        where = f" ({exc.filename})" if exc.filename else ""
-        raise StartError(f"the log in {config.relay_data_dir / 'events'} cannot be opened: {exc.strerror}{where}") from exc
+        what = f"{exc.strerror} ({exc.filename})" if exc.filename else exc.strerror
+        raise StartError(f"the log in {config.relay_data_dir / 'events'} cannot be opened: {what}") from exc
 
 
 def _prepare_folder(config: Config) -> None:
@@ -410,40 +418,12 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _Signals:
-    """SIGTERM, SIGINT and /admin/shutdown end `wait`; a second signal ends the process. Main thread."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._reason = ""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        if self._event.is_set():
-            import os
-
-            os._exit(128 + number)
-        self.ask(signal.Signals(number).name)
-
-    def ask(self, reason: str) -> None:
-        """Any thread."""
-        self._reason = self._reason or reason
-        self._event.set()
-
-    def wait(self) -> str:
-        """Until somebody asks; why."""
-        while not self._event.wait(1.0):
-            pass
-        return self._reason
-
-
 def main(config: Config) -> int:
     """Runs a relay until it is asked to stop. Exit status 0; StartError and others of ZlayError when it cannot run."""
     _raise_descriptor_limit()
-    signals = _Signals()
+    signals = Signals()
     relay = Relay(config, signals.ask)
-    signal.signal(signal.SIGUSR1, lambda *_: relay.housekeeping.ask_report("SIGUSR1"))
+    signals.on_report = relay.housekeeping.ask_report
     gil.check()
     try:
         relay.start()

@@ -18,10 +18,10 @@ from zlay.errors import ConfigError, StartError
 __all__ = ["PACKAGES", "ensure", "loaded"]
 
 MARK = "ZLAY_REEXECUTED"  # set for the new process, so that a library that does not load cannot make it loop
-PACKAGES = {  # name -> (library, Debian package)
-    "mimalloc": ("libmimalloc.so.2", "libmimalloc2.0"),
+PACKAGES = {  # name -> (library, Debian packages)
+    "mimalloc": ("libmimalloc.so.2", "libmimalloc2.0 or libmimalloc3"),
     "jemalloc": ("libjemalloc.so.2", "libjemalloc2"),
-    "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4 or libtcmalloc-minimal4t64"),
 }
 _FOLDERS = (
     "/usr/lib/x86_64-linux-gnu",

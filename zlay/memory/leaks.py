@@ -7,6 +7,7 @@ report says so. What the compiled core holds is in the report by tag. Any thread
 
 from __future__ import annotations
 
+import linecache
 import os
 import threading
 import time
@@ -57,8 +58,8 @@ class LeakTrace:
                 log.warning("leak tracing stopped: it has used up its limit", used=used, limit=self._limit_bytes)
 
     def _snapshot(self) -> tracemalloc.Snapshot:
-        own = (tracemalloc.Filter(False, tracemalloc.__file__), tracemalloc.Filter(False, __file__))
-        return tracemalloc.take_snapshot().filter_traces(own)
+        own = (tracemalloc.__file__, linecache.__file__, __file__)  # a report must not report itself
+        return tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, name) for name in own])
 
     def report(self, reason: str) -> Path | None:
         """Writes a report beside the data and a summary to the log. None when it could not be written."""
