@@ -311,7 +311,7 @@ class Relay:
             no_tls=entry.no_tls,
             status=entry.status,
             connected=report is not None and report.stage == "streaming",
-            last_seq=stats["last_seq"],
+            last_seq=stats["last_seq"] or stats["cursor"],
             account_count=counts.get(entry.id, 0),
             account_limit=entry.account_limit,
             failed_attempts=report.failures if report is not None else 0,

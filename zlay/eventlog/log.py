@@ -217,6 +217,10 @@ class EventLog:
         """State and counters of log and segments, by name; `fault` other than "none" = ingest waits for the disk."""
         return {**_log.status(), **{f"segments_{name}": value for name, value in _segments.status().items()}}
 
+    def seal(self) -> None:
+        """Take nothing more; whoever waits for room gets LogClosed (a worker lets its frame go)."""
+        _log.seal()
+
     def close(self, deadline_s: float = 10.0) -> bool:
         """Drain and sync. False = the disk would not take it before the deadline; what is lost was never published."""
         if self._closed:
