@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import resource
 import time
 from typing import TYPE_CHECKING, Any
@@ -249,7 +250,8 @@ class Relay:
             self.seeder.stop()
         self.dialer.stop()
         left = reader.stop_all(within(READERS_DEADLINE_S))
-        drained = pipeline.drain(within(DRAIN_DEADLINE_S))
+        log_moves = self.log.status()["fault"] == "none"
+        drained = pipeline.drain(within(DRAIN_DEADLINE_S if log_moves else 0.0))
         self.log.seal()  # or a worker would wait for room in it for as long as the disk is full
         self.loader.stop()
         self.resolver.stop()
@@ -351,7 +353,9 @@ class Relay:
             reasons.append("stopping")
         status = self.log.status()
         if status["fault"] != "none":
-            reasons.append(f"log: {status['fault']}")
+            reasons.append(
+                f"log: {os.strerror(status['fault_errno'])} ({status['fault']}): events wait until it goes on"
+            )
         for part, fault in (
             ("database", self.applier.fault or self.loader.fault),
             ("directory", self.resolver.fault),

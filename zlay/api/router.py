@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from math import ceil
 from typing import TYPE_CHECKING
 
 from wsproto.connection import ConnectionType
@@ -16,6 +17,7 @@ from wsproto.utilities import RemoteProtocolError
 from zlay import __version__, logs
 from zlay.api import admin, xrpc
 from zlay.api.connection import SERVER_NAME
+from zlay.api.limits import AddressLimit
 from zlay.api.message import Request, Response, XrpcError, error_response, json_response
 from zlay.firehose.consumers import TooManyConsumers
 from zlay.firehose.cursor import BadCursor, parse_cursor
@@ -29,6 +31,7 @@ __all__ = ["RelayRouter"]
 log = logs.get("http")
 
 FIREHOSE = "/xrpc/com.atproto.sync.subscribeRepos"
+PROCEDURES_AT_ONCE, PROCEDURE_INTERVAL_S = 60, 5.0  # an operator's hundred PDSes call every 20 min from one address
 TEXT = "text/plain; charset=utf-8"
 RETRY = ("Retry-After", "30")
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +47,7 @@ class RelayRouter:
     def __init__(self, relay: RelayView, password: str | None) -> None:
         self._relay = relay
         self._password = password
+        self._procedures = AddressLimit(PROCEDURES_AT_ONCE, PROCEDURE_INTERVAL_S)
 
     def instant(self, request: Request) -> Response | None:
         """Health and what needs no handler: from counters, in the epoll thread."""
@@ -82,12 +86,23 @@ class RelayRouter:
         if nsid in xrpc.PROCEDURES:
             if request.method != "POST":
                 return _not_allowed("POST")
+            self._admit_procedure(request)
             return xrpc.PROCEDURES[nsid](self._relay, request)
         if request.path == FIREHOSE:
             if request.method != "GET":
                 return _not_allowed("GET")
             return error_response(426, "UpgradeRequired", "this endpoint speaks WebSocket", _UPGRADE)
         return error_response(501, "MethodNotImplemented", "this relay does not offer the method")
+
+    def _admit_procedure(self, request: Request) -> None:
+        """Procedures make us ask strangers' hosts: so often for each address. Raises XrpcError."""
+        if request.is_internal:
+            return
+        wait_s = self._procedures.take(request.address)
+        if wait_s > 0:
+            raise XrpcError(
+                429, "RateLimitExceeded", "too many requests from this address", (("Retry-After", str(ceil(wait_s))),)
+            )
 
     def _internal(self, request: Request) -> Response | None:
         path, method = request.path, request.method

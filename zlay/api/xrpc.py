@@ -7,6 +7,7 @@ threads; nothing here waits for the network but requestCrawl.
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ from zlay.errors import HostRefused, StateError
 from zlay.identity.did import DidError, parse_did
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zlay.api.interface import HostView, RelayView
     from zlay.pipeline.types import AccountRow
 
@@ -23,6 +26,7 @@ __all__ = ["PROCEDURES", "QUERIES"]
 
 LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST = 200, 1000  # F3
 LIST_REPOS_DEFAULT, LIST_REPOS_MOST = 500, 1000  # F5
+LIST_REPOS_READS = 20  # of the table for one page: where most accounts are inactive a page may have less than its limit
 MAX_DIGITS = 18  # of a number in a query: within 64 bits
 
 _ACTIVE = {"active", "desynchronized", "throttled"}  # E8: statuses that go with active = true
@@ -137,11 +141,16 @@ def _status_json(did: str, upstream: int, local: int, *, desynchronized: bool, r
     return out
 
 
-def _account(relay: RelayView, did: str) -> AccountRow:
+def _read[T](query: Callable[[], T]) -> T:
+    """What the database says. Raises XrpcError while it says nothing."""
     try:
-        row = relay.store.account(did)
+        return query()
     except StateError:
         raise XrpcError(503, "ServiceUnavailable", "the database does not answer just now") from None
+
+
+def _account(relay: RelayView, did: str) -> AccountRow:
+    row = _read(partial(relay.store.account, did))
     if row is None or row.host_id == 0:
         raise XrpcError(404, "RepoNotFound", "this relay does not know the account")
     return row
@@ -157,22 +166,30 @@ def _active_account(relay: RelayView, did: str) -> AccountRow:
 
 
 def list_repos(relay: RelayView, request: Request) -> Response:
-    """F5: active accounts whose repository state is known, in the order first seen."""
+    """F5: active accounts whose repository state is known, in the order first seen; the cursor is a row's number."""
     parameters = request.parameters()
     limit = _limit(parameters, LIST_REPOS_DEFAULT, LIST_REPOS_MOST)
-    try:
-        rows = relay.store.list_repos(_number_cursor(parameters), limit)
-    except StateError:
-        raise XrpcError(503, "ServiceUnavailable", "the database does not answer just now") from None
-    repos = []
-    for row in rows:
-        line = _status_json(
-            row.did, row.upstream_status, row.local_status, desynchronized=row.desynchronized, rev=row.rev
-        )
-        repos.append({"did": row.did, "head": cid_text(row.head), "rev": row.rev} | line)
+    after = _number_cursor(parameters)
+    repos: list[dict[str, Any]] = []
+    more = True
+    for _ in range(LIST_REPOS_READS):
+        rows = _read(partial(relay.store.list_repos, after, limit))
+        more = len(rows) == limit
+        for row in rows:
+            if len(repos) == limit:
+                more = True
+                break
+            after = row.uid
+            status = _status_json(
+                row.did, row.upstream_status, row.local_status, desynchronized=row.desynchronized, rev=row.rev
+            )
+            if status["active"]:
+                repos.append({"did": row.did, "head": cid_text(row.head), "rev": row.rev} | status)
+        if not more or len(repos) == limit:
+            break
     out: dict[str, Any] = {"repos": repos}
-    if len(rows) == limit:
-        out["cursor"] = str(rows[-1].uid)
+    if more:
+        out["cursor"] = str(after)
     return json_response(out)
 
 

@@ -1,0 +1,110 @@
+"""The operator's endpoints at the socket: who may, and what they do. Against a whole relay."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.api.conftest import PASSWORD, LiveRelay
+from tests.api.support import request_bytes
+from zlay.api import admin
+from zlay.api.message import Request, XrpcError
+
+if TYPE_CHECKING:
+    from tests.api.support import Client
+
+BEARER = f"Bearer {PASSWORD}".encode().decode("latin-1")  # headers are sent as latin-1: these are the bytes of UTF-8
+
+
+def basic(user: str, password: str) -> str:
+    """An Authorization header's value."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def request(authorization: str | None) -> Request:
+    """An admin request with this header."""
+    headers = {} if authorization is None else {"authorization": authorization}
+    return Request("GET", "/admin/hosts", "", headers, b"", "10.0.0.1", is_internal=True)
+
+
+@pytest.mark.parametrize("value", [BEARER, BEARER.replace("Bearer", "bearer"), basic("admin", PASSWORD)])
+def test_the_password_opens(internal: Client, value: str) -> None:
+    """The password opens as Bearer, and as Basic with the user admin; it may have any characters."""
+    assert internal.request("GET", "/admin/hosts", {"Authorization": value}).status == 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Bearer {PASSWORD}x".encode().decode("latin-1"),
+        basic("root", PASSWORD),
+        basic("", PASSWORD),
+        basic("admin", ""),
+        basic("admin", "wrong"),
+        "Basic !!!",
+        "Basic " + base64.b64encode(PASSWORD.encode()).decode(),
+        f"Digest {PASSWORD}".encode().decode("latin-1"),
+        "Basic " + "A" * 8000,
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/admin/hosts"), ("POST", "/admin/shutdown"), ("GET", "/admin/x")]
+)
+def test_anything_else_does_not(live: LiveRelay, internal: Client, value: str | None, method: str, path: str) -> None:
+    """Without the password every admin path is 401, whether it exists or not, and nothing is done."""
+    told = internal.request(method, path, {} if value is None else {"Authorization": value}, b"")
+    assert (told.status, told.json["error"]) == (401, "AuthenticationRequired")
+    assert told.headers["www-authenticate"].startswith("Basic ")
+    assert live.asked_to_stop == []
+
+
+@pytest.mark.parametrize("value", [None, "Bearer ", "Bearer", basic("admin", "")])
+def test_no_password_is_closed(value: str | None) -> None:
+    """Where no password is set admin is closed to everybody, an empty password included."""
+    with pytest.raises(XrpcError) as caught:
+        admin.authorize(request(value), None)
+    assert (caught.value.status, caught.value.error) == (403, "Forbidden")
+
+
+def test_hosts_added_and_listed(live: LiveRelay, internal: Client) -> None:
+    """A host that the operator adds is there with all that operators see, asked or not asked before."""
+    secret = {"Authorization": BEARER, "Content-Type": "application/json"}
+    told = internal.request("POST", "/admin/hosts/add", secret, b'{"hostname": "http://LOCALHOST:1"}')
+    assert (told.status, told.json) == (200, {"hostname": "http://LOCALHOST:1", "added": True})
+    listed = internal.request("GET", "/admin/hosts", secret).json
+    assert listed["active_workers"] == 0
+    assert [host["hostname"] for host in listed["hosts"]] == ["localhost:1"]
+    one = internal.request("GET", "/admin/hosts?hostname=localhost:1", secret).json
+    assert {"id", "hostname", "status", "last_seq", "failed_attempts", "account_limit", "account_count"} <= set(one)
+    assert (one["no_tls"], one["last_seq"], one["connected"]) == (True, 0, False)
+    missing = internal.request("GET", "/admin/hosts?hostname=x.example.com", secret)
+    assert (missing.status, missing.json["error"]) == (404, "HostNotFound")
+    for body in (b"{}", b'{"hostname": 5}', b'{"hostname": "a b"}', b"[]", b""):
+        assert internal.request("POST", "/admin/hosts/add", secret, body).status == 400
+    assert live.relay.registry.find("a b") is None
+
+
+def test_methods(internal: Client) -> None:
+    """The wrong method is 405 with the right one, and an unknown path 404."""
+    secret = {"Authorization": BEARER}
+    told = internal.request("POST", "/admin/hosts", secret, b"{}")
+    assert (told.status, told.headers["allow"]) == (405, "GET")
+    assert internal.request("GET", "/admin/nothing", secret).status == 404
+
+
+def test_shutdown_asks_and_answers_first(live: LiveRelay, internal: Client) -> None:
+    """POST /admin/shutdown asks for the stop once per call and is answered; GET asks for nothing."""
+    secret = {"Authorization": BEARER}
+    assert internal.request("GET", "/admin/shutdown", secret).status == 405
+    assert live.asked_to_stop == []
+    internal.send(request_bytes("POST", "/admin/shutdown", secret, b""))
+    told = internal.answer()
+    assert (told.status, told.json) == (200, {"stopping": True})
+    assert live.asked_to_stop == ["POST /admin/shutdown"]
