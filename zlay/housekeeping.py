@@ -39,6 +39,7 @@ class Housekeeping:
         self._relay = relay
         self._stop = threading.Event()
         self._report_reason: str | None = None
+        self._disk_fault: str | None = None  # as told last
         self.account_counts: dict[int, int] = {}  # by host id; replaced as a whole
         duties: list[tuple[float, Callable[[], object]]] = [
             (GIL_S, self._check_gil),
@@ -47,6 +48,7 @@ class Housekeeping:
             (RETAIN_S, self._retain),
             (COUNTS_S, self._count_accounts),
             (TICK_S, relay.leaks.check_limit),
+            (TICK_S, self._watch_disk),
         ]
         if relay.config.malloc_trim_interval:
             duties.append((relay.config.malloc_trim_interval, libc.trim))
@@ -82,6 +84,14 @@ class Housekeeping:
         applier = self._relay.applier
         self._relay.log.set_keep_from(min(applier.applied_seq, applier.dedup_from) + 1)
         self._relay.log.retain()
+
+    def _watch_disk(self) -> None:
+        fault = self._relay.log.fault_text()
+        if fault is not None and self._disk_fault is None:
+            log.error("the log cannot be written: events wait, consumers are served", error=fault)
+        elif fault is None and self._disk_fault is not None:
+            log.info("the log is written again")
+        self._disk_fault = fault
 
     def _count_accounts(self) -> None:
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import resource
 import time
 from typing import TYPE_CHECKING, Any
@@ -183,8 +182,8 @@ class Relay:
         )
         self.crawl = CrawlRequests(self.registry, allow_private=private)
         self.seeder: Seeder | None = None
-        if config.relay_upstream.lower() not in ("", "none"):
-            self.seeder = Seeder(self.registry, config.relay_upstream, allow_private=private)
+        if config.upstream is not None:
+            self.seeder = Seeder(self.registry, config.upstream, allow_private=private)
 
     # --- start and stop: main thread ---
 
@@ -353,9 +352,7 @@ class Relay:
             reasons.append("stopping")
         status = self.log.status()
         if status["fault"] != "none":
-            reasons.append(
-                f"log: {os.strerror(status['fault_errno'])} ({status['fault']}): events wait until it goes on"
-            )
+            reasons.append(f"log: {self.log.fault_text()}: events wait")
         for part, fault in (
             ("database", self.applier.fault or self.loader.fault),
             ("directory", self.resolver.fault),
@@ -402,10 +399,25 @@ def _open_log(config: Config) -> EventLog:
         initial_seq=config.relay_initial_seq,
     )
     try:
-        return EventLog.open(config.relay_data_dir, settings)
+        opened = EventLog.open(config.relay_data_dir, settings)
     except OSError as exc:
         what = f"{exc.strerror} ({exc.filename})" if exc.filename else exc.strerror
         raise StartError(f"the log in {config.relay_data_dir / 'events'} cannot be opened: {what}") from exc
+    _tell_recovery(opened)
+    return opened
+
+
+def _tell_recovery(opened: EventLog) -> None:
+    """What opening found, for whoever asks why the window looks as it does."""
+    found = opened.recovered
+    if found.cut_bytes or found.cut_entries or found.removed:
+        log.info("a torn end of the log was cut off", bytes=found.cut_bytes, entries=found.cut_entries,
+                 files=",".join(found.removed), last_seq=found.last_seq)  # fmt: skip
+    if found.damaged or found.gaps or found.orphans:
+        log.error("the log is damaged in the middle: what cannot be read is left out", events=found.damaged,
+                  damage=str(found.damage), gaps=str(found.gaps), orphans=",".join(found.orphans))  # fmt: skip
+    if opened.jumped:
+        log.warning("numbers were left out, so that none is given twice", next_seq=opened.appended_end + 1)
 
 
 def _prepare_folder(config: Config) -> None:

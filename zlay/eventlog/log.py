@@ -217,6 +217,13 @@ class EventLog:
         """State and counters of log and segments, by name; `fault` other than "none" = ingest waits for the disk."""
         return {**_log.status(), **{f"segments_{name}": value for name, value in _segments.status().items()}}
 
+    def fault_text(self) -> str | None:
+        """Why the disk does not take events just now, for people; None = it does."""
+        status = _log.status()
+        if status["fault"] == "none":
+            return None
+        return f"{os.strerror(status['fault_errno'])} ({status['fault']})"
+
     def seal(self) -> None:
         """Take nothing more; whoever waits for room gets LogClosed (a worker lets its frame go)."""
         _log.seal()

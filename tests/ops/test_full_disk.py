@@ -1,0 +1,173 @@
+"""A full disk: ingest waits, consumers go on, the relay says why, and goes on by itself when there is room again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.e2e.ledger import Seen, difference, expected, seen
+from tests.e2e.relay import RelayProcess, request
+from tests.fixtures import ROOT
+from tests.ops.command import log_lines, readiness, refusal, unready_because
+from tests.reference.consumer import Collector
+from zlay.sim.process import SimProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+WAIT_S = 60.0
+STOP_S = 6.0  # the promise is five seconds
+TMPFS_BYTES = 48 << 20
+RATE = 400
+ENOUGH = 400  # events before the disk fills
+# No key or host changes: a frame that waited for the disk would meet a newer document.
+FLAGS = [
+    *("--hosts", "3", "--accounts", "60", "--rate", str(RATE), "--text-bytes", "1000", "--settle-s", "600"),
+    *("--mix", "rotate=0", "--mix", "migrate=0", "--mix", "deactivate=0"),
+]
+
+
+class Disk(Protocol):
+    """A disk that a test can fill."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def fill(self) -> None:
+        """No byte more from now on."""
+
+    def free(self) -> None:
+        """Room again."""
+
+
+class Tmpfs:
+    """A real, small file system. Needs the right to mount."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env: dict[str, str] = {}
+        self._filler = folder / "filler"
+
+    def fill(self) -> None:
+        """Write until nothing more goes."""
+        block = bytes(1 << 16)
+        with self._filler.open("ab", buffering=0) as file:
+            while block:
+                try:
+                    while file.write(block) == len(block):
+                        pass
+                except OSError as exc:
+                    if exc.errno != errno.ENOSPC:
+                        raise
+                block = block[: len(block) // 2]
+
+    def free(self) -> None:
+        """Take the filler away."""
+        self._filler.unlink()
+
+
+class Shim:
+    """Writes to the log's segments fail with ENOSPC by order; what else is on the disk is not touched."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plan = folder / "plan"
+        self._plan.write_bytes(b"")
+        library = folder / "failing_disk.so"
+        source = ROOT / "tests" / "_fast" / "failing_disk.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True, capture_output=True)
+        self.env = {"LD_PRELOAD": str(library), "FAIL_PLAN": str(self._plan)}
+
+    def fill(self) -> None:
+        """From the next write on."""
+        self._plan.write_text(f"pwrite {errno.ENOSPC}")
+
+    def free(self) -> None:
+        """As if nothing had been."""
+        self._plan.write_bytes(b"")
+
+
+@pytest.fixture(params=["tmpfs", "shim"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    """A disk that can be filled, empty."""
+    if request.param == "shim":
+        yield Shim(tmp_path)
+        return
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "zlay-test", str(folder)], capture_output=True
+    )
+    if made.returncode != 0:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield Tmpfs(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def log_stands_still(relay: RelayProcess) -> bool:
+    """Whether the log reports a fault."""
+    return unready_because(relay, "log")
+
+
+def said(relay: RelayProcess, event: str) -> bool:
+    """Whether the relay's log has a line that begins so."""
+    return any(line["event"].startswith(event) for line in log_lines(relay))
+
+
+def test_a_full_disk(disk: Disk, tmp_path: Path) -> None:
+    """Disk full: events wait, consumers are served, stop and start are orderly; given room, every event comes once."""
+    with SimProcess(*FLAGS, "--ledger", str(tmp_path / "ledger")) as sim:
+        env = {**disk.env, "RELAY_RETENTION_BYTES": "0"}
+        relay = RelayProcess(disk.folder / "data", plc_url=sim.plc, hosts=sim.hosts, env=env)
+        relay.log_path = tmp_path / "relay.log"
+        with relay, Collector(relay.port, 0, reconnect=True, keep=seen) as consumer:
+            fill_it_twice(disk, sim, relay, consumer)
+
+
+def fill_it_twice(disk: Disk, sim: SimProcess, relay: RelayProcess, consumer: Collector) -> None:
+    """Once while it runs, once across a stop and a start."""
+    consumer.wait_for(lambda frames: len(frames) >= ENOUGH, "events", WAIT_S)
+
+    disk.fill()
+    relay.wait_for(lambda: log_stands_still(relay), "the disk's fault", WAIT_S)
+    status, reasons = readiness(relay)
+    assert status == 503
+    assert any("No space left on device" in reason for reason in reasons), reasons
+    assert request(relay.metrics_port, "GET", "/_health")[0] == 200, "a full disk is no reason to be restarted"
+    published = int(relay.metrics()["relay_seq"])
+    with Collector(relay.port, 0, keep=seen) as replaying:
+        replaying.wait_count(published, WAIT_S)
+    relay.wait_for(lambda: said(relay, "the log cannot be written"), "a line in the log", WAIT_S)
+    disk.free()
+    relay.wait_ready()
+    relay.wait_for(lambda: said(relay, "the log is written again"), "a line in the log", WAIT_S)
+    consumer.wait_for(lambda frames: len(frames) >= published + ENOUGH, "events after the first time", WAIT_S)
+
+    disk.fill()
+    relay.wait_for(lambda: log_stands_still(relay), "the disk's fault again", WAIT_S)
+    asked = time.monotonic()
+    assert relay.terminate() == 0
+    assert time.monotonic() - asked < STOP_S
+    if isinstance(disk, Tmpfs):
+        assert os.strerror(errno.ENOSPC) in refusal(relay)
+    disk.free()
+    relay.start()
+    before = len(consumer.frames)
+    consumer.wait_for(lambda frames: len(frames) >= before + ENOUGH, "events after the second time", WAIT_S)
+    sim.finish()
+    with sim.ledger() as ledger:
+        events = expected(ledger)
+    consumer.wait_count(len(events), WAIT_S)
+    assert relay.terminate() == 0
+    frames = [frame for frame in consumer.frames if isinstance(frame, Seen)]
+    assert difference(events, frames) == ""
