@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from typing import TYPE_CHECKING, Any
@@ -512,3 +513,17 @@ def test_hostile_frames_take_bounded_time() -> None:
         decoded(raw)
         peeked(raw)
         assert time.process_time() - started < 0.25
+
+
+def test_whole_is_what_decode_may_accept() -> None:
+    """Every recorded frame is whole, and no mutation that message_decode accepts is not: readers and workers agree."""
+    rng = random.Random(5)
+    for recorded in fixtures.recorded_frames()[:40]:
+        assert message.is_whole(recorded)
+        assert not message.is_whole(recorded[:-1])
+        assert not message.is_whole(recorded + b"\x00")
+        for _ in range(200):
+            at = rng.randrange(min(len(recorded), 400))
+            mutated = recorded[:at] + rng.randbytes(1) + recorded[at + 1 :]
+            if isinstance(message.decode(mutated), dict):
+                assert message.is_whole(mutated)

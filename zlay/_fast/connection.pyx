@@ -20,7 +20,7 @@ from zlay._fast.includes.atomics cimport (
     zl_add32, zl_bump64, zl_load32, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64,
 )
 from zlay._fast.mem cimport zl_free
-from zlay._fast.message cimport MAX_FRAME_BYTES, MAX_SPLICE_BYTES, Peek, message_peek
+from zlay._fast.message cimport MAX_FRAME_BYTES, MAX_SPLICE_BYTES, Peek, message_is_whole, message_peek
 from zlay._fast.pool cimport Frame, pool_cost, pool_give, pool_grow, pool_take, pool_ticket, pool_wait
 from zlay._fast.verdicts cimport K_INFO, R_FRAME_TOO_LARGE, R_SEQ_REGRESSION, V_DROP, count_verdict
 from zlay._fast.ws cimport (
@@ -323,6 +323,10 @@ cdef bint _deliver(Connection *c) noexcept nogil:
         return False
     if peek.kind == K_INFO and memmem(f.data, f.n, b"OutdatedCursor", 14) != NULL:
         zl_bump64(&h.outdated, 1)
+    if peek.seq != 0 and peek.seq != c.last_seq + 1 and not message_is_whole(f.data, f.n):
+        # A jump is believed of a well-formed message only: a seq out of a broken one would make all that follow look
+        # like a step back, or the reconnect skip them (R6). The workers say what is wrong with it.
+        peek.seq = 0
     if peek.seq != 0:
         if peek.seq <= c.last_seq:
             return _out_of_order(c, f, peek.seq)

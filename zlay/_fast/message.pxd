@@ -60,5 +60,7 @@ cdef struct Peek:                # what a reader needs of a frame: shard and ord
 
 # 0, or a Reason: cannot be cut. Any thread.
 cdef int message_peek(const uint8_t *p, uint32_t n, Peek *out) noexcept nogil
+# Whether the frame is two DRISL items and nothing else; so is all that message_decode accepts. Any thread.
+cdef bint message_is_whole(const uint8_t *p, uint32_t n) noexcept nogil
 # A Reason; the whole frame is checked. The scratch's thread.
 cdef int message_decode(Scratch *s, const uint8_t *p, uint32_t n, Message *m) noexcept nogil

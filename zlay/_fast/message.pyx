@@ -450,6 +450,16 @@ cdef int message_peek(const uint8_t *p, uint32_t n, Peek *out) noexcept nogil:
     return R_OK
 
 
+cdef bint message_is_whole(const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef Cursor c
+    c.p = p
+    c.end = p + n
+    return (
+        drisl_skip(&c, DRISL_UNKNOWN, 0) == R_OK and c.p != c.end
+        and drisl_skip(&c, DRISL_UNKNOWN, 0) == R_OK and c.p == c.end
+    )
+
+
 # --- for tests and tools ---
 
 cdef bytes _bytes(const uint8_t *p, uint32_t n):
@@ -530,3 +540,8 @@ def peek(bytes frame):
         }
     finally:
         zl_free(copy)
+
+
+def is_whole(bytes frame):
+    """Whether a frame is two DRISL items and nothing else."""
+    return bool(message_is_whole(<const uint8_t *>frame, <uint32_t>len(frame)))
