@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from zlay.errors import ConfigError
+from zlay.errors import ConfigError, HostRefused
+from zlay.hosts.names import normalise_hostname
 
 if TYPE_CHECKING:
     import argparse
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Config", "add_flags", "flags_given", "from_environment"]
 
 MIB = 1 << 20
-OWN_PREFIXES = ("RELAY_", "FRAME_", "RESOLVER_", "ZLAY_", "HOST_", "FANOUT_", "LEAK_", "VALIDATOR_", "DID_CACHE_")
+# A name that begins so is meant for us: where no setting has it, it is told. HOST_ alone is anybody's.
+OWN_PREFIXES = (
+    "RELAY_", "FRAME_", "RESOLVER_", "ZLAY_", "HOST_CREDIT", "HOST_READER",
+    "FANOUT_", "LEAK_", "VALIDATOR_", "DID_CACHE_",
+)  # fmt: skip
 FOREIGN_NAMES = {  # names with one of our prefixes that are not settings of `zlay run`
     "ZLAY_PYTHON", "ZLAY_PGO", "ZLAY_FIXTURES", "ZLAY_NO_SKIP", "ZLAY_DEBUG", "ZLAY_SAN", "ZLAY_ONLY",
-    "ZLAY_REEXECUTED", "HOST_NAME",
+    "ZLAY_REEXECUTED", "ZLAY_RUNNING_TEST", "ZLAY_NPM", "ZLAY_ORACLE_PYTHON",
 }  # fmt: skip
 
 
@@ -158,9 +163,14 @@ def _secret(value: str) -> str | None:
 
 def _database(value: str) -> str:
     url = value.strip()
-    if url and not url.startswith("sqlite:"):
+    if url and not _sqlite_path(url):
         raise ValueError("empty, or sqlite:PATH (PostgreSQL is not supported by this version)")
     return url
+
+
+def _sqlite_path(url: str) -> str:
+    """The path in sqlite:PATH and sqlite://PATH; "" when there is none."""
+    return url.removeprefix("sqlite:").removeprefix("//") if url.startswith("sqlite:") else ""
 
 
 def _networks(value: str) -> tuple[str, ...]:
@@ -170,10 +180,12 @@ def _networks(value: str) -> tuple[str, ...]:
         raise ValueError("IP addresses or networks, comma-separated") from None
 
 
-def _setting(default: str, parse: Callable[[str], Any], meaning: str, shown: str | None = None) -> Any:
-    """A field whose default is written as the operator would write it."""
+def _setting(
+    default: str, parse: Callable[[str], Any], meaning: str, shown: str | None = None, *, secret: bool = False
+) -> Any:
+    """A field whose default is written as the operator would write it. The value of a `secret` is never printed."""
     meta = {"default": default, "parse": parse, "meaning": meaning, "shown": shown if shown is not None else default}
-    return field(default_factory=lambda: parse(default), metadata=meta)
+    return field(default_factory=lambda: parse(default), metadata={**meta, "secret": secret}, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +204,7 @@ class Config:
         "https://plc.directory", _urls, "DID PLC directory; several are tried in turn"
     )
     relay_data_dir: Path = _setting("./data", _path, "events/, state.sqlite and reports")  # noqa: RUF009
-    database_url: str = _setting("", _database, "sqlite:PATH", "state.sqlite in RELAY_DATA_DIR")
+    database_url: str = _setting("", _database, "sqlite:PATH", "state.sqlite in RELAY_DATA_DIR", secret=True)
     relay_retention_hours: float = _setting("72", _seconds(0.01, 24 * 3650), "hours of events kept")
     relay_retention_bytes: int | None = _setting(
         "auto", _retention_bytes, "bytes of events kept; auto = keep 10 % of the volume free; 0 = no limit"
@@ -203,7 +215,9 @@ class Config:
     relay_max_consumers_per_ip: int = _setting("50", _whole(1, 100000), "consumers per address at most")
     relay_trusted_proxies: tuple[str, ...] = _setting("", _networks, "addresses whose X-Forwarded-For counts")
     relay_durability: str = _setting("fsync", _choice("fsync", "os"), "publish after fdatasync, or after write")
-    relay_admin_password: str | None = _setting("", _secret, "admin endpoints answer to it", "unset = closed")
+    relay_admin_password: str | None = _setting(
+        "", _secret, "admin endpoints answer to it", "unset = closed", secret=True
+    )
     frame_workers: int = _setting("0", _whole(0, 64), "threads that verify", "max(4, cores)")
     frame_pool_bytes: int = _setting("256MiB", _size(16 * MIB, 1 << 40), "memory for frames under way")
     host_credit_bytes: int = _setting("8MiB", _size(6 * MIB, 1 << 32), "of it, what one host may fill")
@@ -228,14 +242,18 @@ class Config:
     @property
     def workers(self) -> int:
         """Threads that verify, the default resolved."""
-
         return self.frame_workers or max(4, os.cpu_count() or 1)
+
+    @property
+    def upstream(self) -> str | None:
+        """The relay that seeds the hosts; None = none does."""
+        return None if self.relay_upstream.lower() in ("", "none") else self.relay_upstream
 
     @property
     def sqlite_path(self) -> Path:
         """Where the state is kept."""
         if self.database_url:
-            return Path(self.database_url.removeprefix("sqlite:").removeprefix("//"))
+            return Path(_sqlite_path(self.database_url))
         return self.relay_data_dir / "state.sqlite"
 
 
@@ -243,11 +261,32 @@ def _name(field_name: str) -> str:
     return field_name.upper()
 
 
-def _parse(name: str, value: str, parse: Callable[[str], Any]) -> Any:
+def _parse(name: str, value: str, meta: Mapping[str, Any]) -> Any:
     try:
-        return parse(value)
+        return meta["parse"](value)
     except ValueError as exc:
-        raise ConfigError(f"{name}={value!r}: expected {exc}") from None
+        shown = "..." if meta["secret"] else repr(value)  # a database's URL may hold a password
+        raise ConfigError(f"{name}={shown}: expected {exc}") from None
+
+
+def _check_together(config: Config) -> None:
+    """What one setting alone cannot tell. Raises ConfigError."""
+    if config.relay_port == config.relay_metrics_port != 0:
+        raise ConfigError(f"RELAY_PORT and RELAY_METRICS_PORT are both {config.relay_port}: they must differ")
+    if config.host_credit_bytes > config.frame_pool_bytes:
+        raise ConfigError(
+            f"HOST_CREDIT_BYTES is {config.host_credit_bytes}: expected at most FRAME_POOL_BYTES, "
+            f"{config.frame_pool_bytes}"
+        )
+    named = [("RELAY_HOSTS", host) for host in config.relay_hosts]
+    if config.upstream is not None:
+        named.append(("RELAY_UPSTREAM", config.upstream))
+    for setting, host in named:
+        try:
+            normalise_hostname(host, allow_private=config.relay_allow_private_hosts)
+        except HostRefused as exc:
+            hint = "" if config.relay_allow_private_hosts else " (RELAY_ALLOW_PRIVATE_HOSTS=1 allows more)"
+            raise ConfigError(f"{setting}: {host!r}: {exc}{hint}") from None
 
 
 def from_environment(
@@ -263,12 +302,11 @@ def from_environment(
         name = _name(item.name)
         given = (flags or {}).get(item.name)
         if given is not None:
-            values[item.name] = _parse("--" + item.name.replace("_", "-"), given, item.metadata["parse"])
+            values[item.name] = _parse("--" + item.name.replace("_", "-"), given, item.metadata)
         elif name in environment:
-            values[item.name] = _parse(name, environment[name], item.metadata["parse"])
+            values[item.name] = _parse(name, environment[name], item.metadata)
     config = Config(**values)
-    if config.relay_port == config.relay_metrics_port != 0:
-        raise ConfigError(f"RELAY_PORT and RELAY_METRICS_PORT are both {config.relay_port}: they must differ")
+    _check_together(config)
     known = {_name(item.name) for item in fields(Config)} | FOREIGN_NAMES
     unknown = sorted(name for name in environment if name.startswith(OWN_PREFIXES) and name not in known)
     return config, [f"{name} is set, but zlay has no such setting" for name in unknown]

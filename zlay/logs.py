@@ -11,6 +11,7 @@ Any thread may call anything here. `configure` belongs to start-up, before other
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -115,7 +116,7 @@ class Logger:
 
 
 def _plain(value: object) -> str | int | float | bool | None:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     text = str(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "..."
@@ -130,7 +131,7 @@ def _json_line(now: float, level: str, name: str, event: str, values: dict[str, 
     fields: dict[str, object] = {"time": _stamp(now), "level": level, "part": name, "event": event}
     for key, value in values.items():
         fields[key if key not in fields else key + "_"] = _plain(value)
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return json.dumps(fields, separators=(",", ":")) + "\n"
 
 
 def _text_line(now: float, level: str, name: str, event: str, values: dict[str, object]) -> str:
@@ -146,7 +147,7 @@ def _text_value(value: str | int | float | bool | None) -> str:
         return str(value)
     if value and value.isprintable() and " " not in value and '"' not in value:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)  # all but ASCII escaped: no terminal takes a part of it for a command
 
 
 def for_terminal() -> bool:

@@ -1,8 +1,8 @@
 """Background threads that nobody forgets: each has a name, an owner, and an end that is noticed.
 
-A thread that ends by an exception is said, counted, and started again after a pause that grows; while it is down the
-process is not ready (`faults`). A thread that returns has done its work. The interpreter's own threads only: plain OS
-threads of the compiled core report their end through the structures they serve.
+A thread that ends by an exception, or returns before `stopping`, is said, counted, and started again after a pause that
+grows; while it is down the process is not ready (`faults`). None dies silently. The interpreter's own threads only:
+plain OS threads of the compiled core report their end through the structures they serve.
 `Supervisor` may be used from any thread; `join` from the one that stops the process.
 """
 
@@ -23,6 +23,7 @@ __all__ = ["Supervisor"]
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+INNERMOST_FRAMES = 8  # of a trace, in the log: the ends of the lines are what tells
 QUIET_S = 60.0  # a thread that ran this long begins with the first pause again
 
 log = logs.get("threads")
@@ -47,7 +48,7 @@ class Supervisor:
     _watched: list[_Watched] = field(default_factory=list)
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
-        """Runs `target` on a thread of its own until it returns; after an exception, again."""
+        """Runs `target` on a thread of its own, again and again until `stopping`; it should return only after that."""
         watched = _Watched(name)
         thread = threading.Thread(target=self._run, args=(watched, target), name=name, daemon=True)
         watched.thread = thread
@@ -61,13 +62,16 @@ class Supervisor:
             began = time.monotonic()
             try:
                 target()
-            except Exception as exc:  # noqa: BLE001 - whatever it was, it is said and the thread lives on
-                watched.failures += 1
-                watched.fault = f"thread {watched.name} failed: {type(exc).__name__}: {exc}"
-                log.error("thread failed", thread=watched.name, error=str(exc), trace=traceback.format_exc())
+            except BaseException as exc:  # noqa: BLE001 - whatever it was, it is said and the thread lives on
+                problem = f"{type(exc).__name__}: {exc}"
+                trace = traceback.format_exc(limit=-INNERMOST_FRAMES)
             else:
-                watched.fault = None
-                return
+                if self._stopping.is_set():
+                    return
+                problem, trace = "it returned, and nobody had asked it to", ""
+            watched.failures += 1
+            watched.fault = f"thread {watched.name} failed: {problem}"
+            log.error("thread failed", thread=watched.name, error=problem, trace=trace)
             if time.monotonic() - began > QUIET_S:
                 pause = FIRST_PAUSE_S
             if self._stopping.wait(pause):

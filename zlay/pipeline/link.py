@@ -6,7 +6,8 @@ host names already turned into the ids that workers compare. Any thread, except 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Literal
 
 from zlay._fast import pipeline, requests
 from zlay.pipeline.types import ResolveRequest
@@ -25,6 +26,7 @@ class Link:
     def __init__(self, host_id: Callable[[str], int]) -> None:
         self._host_id = host_id
         self._outages = {"directory": False, "store": False, "clock": False}
+        self._outage_lock = threading.Lock()  # guards `_outages`, and that the workers hear of changes in their order
 
     # --- resolvers ---
 
@@ -56,8 +58,7 @@ class Link:
     def post_accounts(self, dids: Sequence[str], rows: Sequence[AccountRow | None]) -> None:
         """The rows of `dids`, in their order."""
         for did, row in zip(dids, rows, strict=True):
-            known = row is not None and row.identity is not None
-            host = self._identity_host(row.identity) if known and row is not None and row.identity is not None else 0
+            host = self._identity_host(row.identity) if row is not None and row.identity is not None else 0
             pipeline.post_account(did, row, host)
 
     # --- questions to a PDS ---
@@ -86,7 +87,8 @@ class Link:
 
     # --- outages ---
 
-    def set_outage(self, part: str, down: bool) -> None:
-        """`directory`, `store` or `clock`: while one is down no hold expires; without a clock nothing is judged."""
-        self._outages[part] = down
-        pipeline.set_outages(**self._outages)
+    def set_outage(self, part: Literal["directory", "store", "clock"], down: bool) -> None:
+        """While one is down no hold expires; without a clock nothing is judged."""
+        with self._outage_lock:
+            self._outages[part] = down
+            pipeline.set_outages(**self._outages)
