@@ -17,6 +17,9 @@ cdef enum AccountFlag:
     A_DESYNCHRONIZED = 64  # a chain break not healed yet
     A_RESYNCING = 128      # asked of the resync worker, not answered yet
     A_KNOWN = 256          # an account of ours: has a row in SQL, or will have one
+    A_RENEWING = 512       # asked of the resolvers for later, nobody waits
+    A_ELSEWHERE = 1024     # the DID document names a host that is not registered; host_id is the last one that was
+    A_BROKEN_AGAIN = 2048  # a chain break came while A_RESYNCING
 
 cdef enum IdentityState:   # what the directory said last
     ID_UNKNOWN
@@ -36,9 +39,9 @@ cdef struct Account:       # 160 bytes; lives in Table.entries, found by index, 
     uint8_t did[16]        # did:plc packed in 15 bytes; else a zl_malloc'd string, owned by the entry
     uint8_t data[32]       # digest of the MST root
     uint8_t head[32]       # digest of the commit
-    uint32_t host_id       # host that the DID document names, when registered; 0 = none
-    uint32_t identity_s    # unix seconds of the last conclusive answer
-    uint32_t recheck_s     # until then replicas may lag: a failed signature is asked again (design 5)
+    uint32_t host_id       # host that the DID document names, or named while it was registered; 0 = none
+    uint32_t identity_s    # unix seconds when the last conclusive answer was asked for, and
+    uint32_t stale_s       # when the last #identity came, and
     uint32_t status_s      # unix seconds when the PDS was last asked for the account's status
     uint32_t lru_newer
     uint32_t lru_older
@@ -46,20 +49,18 @@ cdef struct Account:       # 160 bytes; lives in Table.entries, found by index, 
     uint32_t dirty_next
     uint32_t key_slot      # 0 = no parsed key here
     uint16_t flags
+    uint16_t did_n         # 0 = packed did:plc; else length of the string
+    uint16_t identity_ms   # ... the milliseconds within that second
+    uint16_t stale_ms
     uint8_t upstream_status
     uint8_t local_status
     uint8_t identity       # IdentityState
-    uint16_t did_n         # 0 = packed did:plc; else length of the string
-
-cdef struct KeySlot:
-    SigningKey key
-    uint32_t owner         # entry; 0 = free
-    uint32_t used          # second chance of the clock
 
 cdef struct Table:
     Account *entries       # 1..capacity; 0 is "none"
     uint32_t *buckets
-    KeySlot *keys          # 1..key_capacity
+    SigningKey *keys       # 1..key_capacity
+    uint32_t *key_owners   # the entry that each belongs to, 0 = free; its highest bit is the clock's second chance
     uint32_t capacity
     uint32_t mask
     uint32_t free_head     # entries once used and evicted, linked by chain
@@ -79,10 +80,20 @@ cdef struct Table:
 cdef enum:
     MAX_DID = 261          # "did:web:" + a DNS name of 253 (G1)
 
+cdef inline uint64_t account_identity_us(const Account *a) noexcept nogil:
+    return <uint64_t>a.identity_s * 1000000 + <uint64_t>a.identity_ms * 1000
+
+
+cdef inline uint64_t account_stale_us(const Account *a) noexcept nogil:
+    return <uint64_t>a.stale_s * 1000000 + <uint64_t>a.stale_ms * 1000
+
+
 cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept nogil
 cdef void table_free(Table *t) noexcept nogil
 cdef Account *account_find(Table *t, uint64_t hash, const uint8_t *did, uint32_t n) noexcept nogil
-cdef Account *account_insert(Table *t, uint64_t hash, const uint8_t *did, uint32_t n, uint64_t applied_seq) noexcept nogil
+cdef Account *account_insert(
+    Table *t, uint64_t hash, const uint8_t *did, uint32_t n, uint64_t applied_seq
+) noexcept nogil
 cdef uint32_t account_did(const Account *a, uint8_t *out) noexcept nogil
 cdef void account_touch_dirty(Table *t, Account *a) noexcept nogil
 cdef Account *account_pop_dirty(Table *t) noexcept nogil

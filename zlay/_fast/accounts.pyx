@@ -1,7 +1,8 @@
 """The account table: a fixed array of entries, chained buckets, an LRU list, and a smaller array of parsed keys.
 
 Promises: at most `capacity` entries and `key_capacity` keys, whatever the network sends; an entry that is changed and
-not yet applied to SQL, that holds frames, or that waits for an answer is never evicted. Lookups take no lock.
+not yet applied to SQL, or that holds frames, is never evicted. One that only waits for an answer may be: the answer
+then finds nobody, and SQL has what it said. Lookups take no lock.
 Assumes: one thread, the worker that owns the table. Memory is taken once, zeroed lazily by the kernel, so that an
 empty table costs address space only; DID strings that are not did:plc are allocated and freed with their entry.
 """
@@ -17,8 +18,14 @@ cdef enum:
     PLC_CHARS = 24          # did:plc:<24 base32 characters> = 120 bits
     PLC_BYTES = 15
     PLC_LENGTH = 32
-    EVICTION_SCAN = 256     # entries looked at from the old end before giving up; pinned ones are mostly new
-    BUSY = A_LOADING | A_RESOLVING | A_ASKING_STATUS | A_DIRTY | A_RESYNCING
+    EVICTION_SCAN = 4096    # entries looked at from the old end before giving up for now: some 100 us
+
+
+cdef extern from *:
+    """
+    #define KEY_USED 0x80000000u
+    """
+    const uint32_t KEY_USED     # of Table.key_owners; entries are far fewer
 
 
 cdef inline int _base32_value(uint8_t c) noexcept nogil:
@@ -67,8 +74,9 @@ cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept
         n_buckets *= 2
     t.entries = <Account *>zl_calloc(MEM_ACCOUNT, (<size_t>capacity + 1) * sizeof(Account))
     t.buckets = <uint32_t *>zl_calloc(MEM_ACCOUNT, <size_t>n_buckets * sizeof(uint32_t))
-    t.keys = <KeySlot *>zl_calloc(MEM_ACCOUNT, (<size_t>key_capacity + 1) * sizeof(KeySlot))
-    if t.entries == NULL or t.buckets == NULL or t.keys == NULL:
+    t.keys = <SigningKey *>zl_calloc(MEM_ACCOUNT, (<size_t>key_capacity + 1) * sizeof(SigningKey))
+    t.key_owners = <uint32_t *>zl_calloc(MEM_ACCOUNT, (<size_t>key_capacity + 1) * sizeof(uint32_t))
+    if t.entries == NULL or t.buckets == NULL or t.keys == NULL or t.key_owners == NULL:
         table_free(t)
         return -1
     t.capacity = capacity
@@ -90,6 +98,7 @@ cdef void table_free(Table *t) noexcept nogil:
     zl_free(t.entries)
     zl_free(t.buckets)
     zl_free(t.keys)
+    zl_free(t.key_owners)
     memset(t, 0, sizeof(Table))
 
 
@@ -125,7 +134,9 @@ cdef void _lru_push(Table *t, uint32_t i) noexcept nogil:
     t.lru_newest = i
 
 
-cdef bint _same_did(const Account *a, const uint8_t *did, uint32_t n, const uint8_t *packed, bint is_plc) noexcept nogil:
+cdef bint _same_did(
+    const Account *a, const uint8_t *did, uint32_t n, const uint8_t *packed, bint is_plc
+) noexcept nogil:
     if is_plc:
         return a.did_n == 0 and memcmp(a.did, packed, PLC_BYTES) == 0
     return a.did_n == n and memcmp((<void **>a.did)[0], did, n) == 0
@@ -149,14 +160,13 @@ cdef Account *account_find(Table *t, uint64_t hash, const uint8_t *did, uint32_t
 
 
 cdef inline bint _pinned(const Account *a, uint64_t applied_seq) noexcept nogil:
-    return a.hold != NULL or (a.flags & BUSY) != 0 or a.last_seq > applied_seq
+    return a.hold != NULL or (a.flags & A_DIRTY) != 0 or a.last_seq > applied_seq
 
 
 cdef void _drop_key(Table *t, Account *a) noexcept nogil:
     """Frees the entry's key slot. The slot is found again by the clock."""
     if a.key_slot:
-        t.keys[a.key_slot].owner = 0
-        t.keys[a.key_slot].used = 0
+        t.key_owners[a.key_slot] = 0
         a.key_slot = 0
         zl_bump64(&t.keys_live, <uint64_t>-1)
 
@@ -179,19 +189,24 @@ cdef void _evict(Table *t, uint32_t i) noexcept nogil:
 
 
 cdef bint _make_room(Table *t, uint64_t applied_seq) noexcept nogil:
-    """Evicts the oldest entry that nothing pins. False when the old end of the list is all pinned."""
-    cdef uint32_t i = t.lru_oldest
-    cdef int looked = 0
-    while i and looked < EVICTION_SCAN:
+    """Evicts the oldest entry that nothing pins. False when the old end of the list is all pinned.
+
+    What is pinned goes to the new end, so that the next look begins behind it.
+    """
+    cdef uint32_t i, _looked
+    for _looked in range(min(<uint32_t>EVICTION_SCAN, t.capacity)):
+        i = t.lru_oldest
         if not _pinned(&t.entries[i], applied_seq):
             _evict(t, i)
             return True
-        i = t.entries[i].lru_newer
-        looked += 1
+        _lru_unlink(t, i)
+        _lru_push(t, i)
     return False
 
 
-cdef Account *account_insert(Table *t, uint64_t hash, const uint8_t *did, uint32_t n, uint64_t applied_seq) noexcept nogil:
+cdef Account *account_insert(
+    Table *t, uint64_t hash, const uint8_t *did, uint32_t n, uint64_t applied_seq
+) noexcept nogil:
     """A new, zeroed entry for a DID that account_find did not find; NULL when all is pinned or memory is out.
 
     Events up to `applied_seq` are in SQL: entries whose last change is not newer may be evicted.
@@ -271,12 +286,12 @@ cdef uint32_t _take_key_slot(Table *t) noexcept nogil:
     while True:
         i = t.key_hand
         t.key_hand = i + 1 if i < t.key_capacity else 1
-        if t.keys[i].owner == 0:
-            return i
-        if t.keys[i].used:
-            t.keys[i].used = 0
+        if t.key_owners[i] & KEY_USED:
+            t.key_owners[i] &= ~<uint32_t>KEY_USED
             continue
-        t.entries[t.keys[i].owner].key_slot = 0
+        if t.key_owners[i] == 0:
+            return i
+        t.entries[t.key_owners[i]].key_slot = 0
         zl_bump64(&t.keys_live, <uint64_t>-1)
         zl_bump64(&t.key_evictions, 1)
         return i
@@ -291,10 +306,9 @@ cdef int account_set_key(Table *t, Account *a, const SigningKey *key) noexcept n
         return -1
     if a.key_slot == 0:
         a.key_slot = _take_key_slot(t)
-        t.keys[a.key_slot].owner = _index(t, a)
         zl_bump64(&t.keys_live, 1)
-    t.keys[a.key_slot].key = key[0]
-    t.keys[a.key_slot].used = 1
+    t.key_owners[a.key_slot] = _index(t, a) | KEY_USED
+    t.keys[a.key_slot] = key[0]
     return 0
 
 
@@ -302,8 +316,8 @@ cdef const SigningKey *account_key(Table *t, Account *a) noexcept nogil:
     """The parsed key; NULL when there is none, or the clock has taken it."""
     if a.key_slot == 0:
         return NULL
-    t.keys[a.key_slot].used = 1
-    return &t.keys[a.key_slot].key
+    t.key_owners[a.key_slot] |= KEY_USED
+    return &t.keys[a.key_slot]
 
 
 # --- for tests and tools ---
@@ -377,5 +391,5 @@ cdef class TestTable:
 
 
 def entry_bytes():
-    """Bytes of one entry and of one key slot, and of one bucket."""
-    return sizeof(Account), sizeof(KeySlot), sizeof(uint32_t)
+    """Bytes of one entry, of one key with its owner, and of one bucket."""
+    return sizeof(Account), sizeof(SigningKey) + sizeof(uint32_t), sizeof(uint32_t)

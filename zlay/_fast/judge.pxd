@@ -20,7 +20,8 @@ cdef struct Judgement:
     bint chain_break           # passes, but does not follow from the stored state
     bint refresh_after         # an #identity: the key is not to be used again until refreshed
     bint renew                 # passes with a key that is merely old
+    bint may_ask               # refresh_after, renew: the host's rate allows a question that nobody waits for
 
-# Both give a Reason.
+# Both give a Reason. Frame.retried is judge's own.
 cdef int judge_message(Scratch *s, Frame *f, Judgement *j) noexcept nogil
 cdef int judge_event(Table *t, Scratch *s, KeyCache *keys, Frame *f, uint64_t now_us, Judgement *j) noexcept nogil

@@ -10,14 +10,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from zlay._fast.accounts cimport (
-    A_LOADED, A_STALE, ID_NO_KEY, ID_NO_PDS, ID_NOT_FOUND, ID_OK, ID_TOMBSTONED, ID_UNKNOWN, Account, Table,
-    account_key,
+    A_ELSEWHERE, A_KNOWN, A_LOADED, A_STALE, ID_NO_KEY, ID_NO_PDS, ID_NOT_FOUND, ID_OK, ID_TOMBSTONED, ID_UNKNOWN,
+    Account, Table, account_identity_us, account_key, account_stale_us,
 )
 from zlay._fast.commit cimport commit_open, commit_verify
 from zlay._fast.crypto cimport KeyCache, SigningKey
 from zlay._fast.host cimport Host, host_is_duplicate
 from zlay._fast.includes.atomics cimport zl_cas64, zl_load32, zl_load64
-from zlay._fast.log cimport did_hash
 from zlay._fast.message cimport Message, message_decode
 from zlay._fast.mst cimport tree_check
 from zlay._fast.pool cimport Frame
@@ -26,8 +25,7 @@ from zlay._fast.verdicts cimport (
     K_ACCOUNT, K_COMMIT, K_IDENTITY, K_INFO, K_OBSOLETE, K_SYNC, R_ACCOUNT_INACTIVE, R_ACCOUNT_TAKEDOWN,
     R_DID_NOT_FOUND, R_DID_TOMBSTONED, R_DUPLICATE, R_FRAME_INFO, R_FRAME_NO_ACCOUNT, R_FRAME_OBSOLETE,
     R_HOLD_ACCOUNT, R_HOLD_IDENTITY, R_HOLD_STATUS, R_HOST_BANNED, R_NO_KEY, R_NO_PDS, R_OK, R_REV_FUTURE,
-    R_REV_STALE, R_SIG_INVALID, R_SYNC_NOOP, R_WRONG_HOST, S_ACTIVE, S_DELETED, S_DESYNCHRONIZED, S_DEACTIVATED,
-    S_INACTIVE, S_SUSPENDED, S_TAKENDOWN, S_THROTTLED,
+    R_REV_STALE, R_SIG_INVALID, R_SYNC_NOOP, R_WRONG_HOST, S_ACTIVE, S_DESYNCHRONIZED, S_THROTTLED,
 )
 
 cdef enum Retry:                  # bits of Frame.retried: what this frame has already caused
@@ -35,6 +33,8 @@ cdef enum Retry:                  # bits of Frame.retried: what this frame has a
     RETRY_SIGNATURE = 2
     RETRY_STATUS = 4
     RETRY_WAIT = 8                # the last run asked; this one waits before the next
+    RETRY_NOT_FOUND = 16          # no such DID was the answer: a second question, after a wait
+    RETRY_NOT_FOUND_ASKED = 32
 
 cdef enum:
     SECOND_US = 1000000
@@ -45,6 +45,8 @@ cdef enum:
     STATUS_S = 60                     # a PDS is asked about an inactive account at most this often
     REFRESH_EVERY_US = 100000         # forced look-ups that one host may cause (E19): ten a second,
     REFRESH_BURST_US = 5000000        # fifty at once
+    LAG_US = 6000000                  # replicas of the directory may lag this long behind an #identity (design 5)
+    NEWS_LAG_US = 500000              # ... and behind a new DID: "a replica may be some 100 ms behind" (G5)
 
 
 cdef int judge_message(Scratch *s, Frame *f, Judgement *j) noexcept nogil:
@@ -75,10 +77,17 @@ cdef bint _may_refresh(Host *h, uint64_t now_us) noexcept nogil:
     while True:
         old = zl_load64(&h.refresh_due_us)
         due = old if old > now_us else now_us
+        if due > now_us + REFRESH_BURST_US + REFRESH_EVERY_US:
+            due = now_us              # the clock was set back
         if due - now_us > REFRESH_BURST_US:
             return False
         if zl_cas64(&h.refresh_due_us, old, due + REFRESH_EVERY_US):
             return True
+
+
+cdef inline bint _asked_since(const Account *a, const Frame *f) noexcept nogil:
+    """Whether the directory was asked after the frame came. Both in whole milliseconds."""
+    return account_identity_us(a) + 1000 > f.recv_us
 
 
 cdef bint _ask_again(Account *a, Frame *f, int bit, uint64_t now_us, Judgement *j) noexcept nogil:
@@ -87,13 +96,13 @@ cdef bint _ask_again(Account *a, Frame *f, int bit, uint64_t now_us, Judgement *
     Once per frame, and not when the answer is younger than the frame; but for some seconds after an #identity
     replicas of the directory may lag, so that until then a frame is tried again each second.
     """
-    cdef bint lagging = now_us < <uint64_t>a.recheck_s * SECOND_US
+    cdef bint lagging = now_us < account_stale_us(a) + LAG_US
     if f.retried & bit:
         if not lagging:
             return False
         f.retried ^= RETRY_WAIT
         j.wait = (f.retried & RETRY_WAIT) != 0
-    elif <uint64_t>a.identity_s * SECOND_US >= f.recv_us and not lagging:
+    elif _asked_since(a, f) and not lagging:
         return False
     if not j.wait and not _may_refresh(f.host, now_us):
         return False
@@ -107,32 +116,42 @@ cdef inline int _hold(Judgement *j, int reason) noexcept nogil:
     return reason
 
 
-cdef int _identity(Account *a, uint64_t now_us, Judgement *j) noexcept nogil:
+cdef bint _not_found_again(Account *a, Frame *f, uint64_t now_us, Judgement *j) noexcept nogil:
+    """Whether "no such DID" is worth a second question, a second later (G5): then the frame is held.
+
+    It is for the frame that caused the question, and for an #identity: an account may be newer than a replica.
+    """
+    if not f.retried & RETRY_NOT_FOUND:
+        if not (_asked_since(a, f) or j.message.kind == K_IDENTITY) or not _may_refresh(f.host, now_us):
+            return False
+        f.retried |= RETRY_NOT_FOUND
+        j.wait = True
+        return True
+    if f.retried & RETRY_NOT_FOUND_ASKED or account_identity_us(a) > f.recv_us + NEWS_LAG_US:
+        return False
+    f.retried |= RETRY_NOT_FOUND_ASKED
+    j.force = True
+    return True
+
+
+cdef int _identity(Account *a, Frame *f, uint64_t now_us, Judgement *j) noexcept nogil:
     """The account's DID document as far as it is known (E1)."""
-    cdef uint64_t age_s = now_us // SECOND_US - a.identity_s
+    cdef uint64_t now_s = now_us // SECOND_US
     if a.flags & A_STALE or a.identity == ID_UNKNOWN:
         return _hold(j, R_HOLD_IDENTITY)
-    if a.identity != ID_OK and age_s > NEGATIVE_S:
+    if a.identity == ID_OK:
+        if now_s > <uint64_t>a.identity_s + IDENTITY_OLD_S:
+            j.renew = True
+            j.may_ask = _may_refresh(f.host, now_us)
+        return R_OK
+    if now_s > <uint64_t>a.identity_s + NEGATIVE_S:
         j.force = True
         return _hold(j, R_HOLD_IDENTITY)
     if a.identity == ID_NOT_FOUND:
-        return R_DID_NOT_FOUND
+        return _hold(j, R_HOLD_IDENTITY) if _not_found_again(a, f, now_us, j) else R_DID_NOT_FOUND
     if a.identity == ID_TOMBSTONED:
         return R_DID_TOMBSTONED
-    if a.identity == ID_NO_PDS:
-        return R_NO_PDS
-    if a.identity == ID_OK and age_s > IDENTITY_OLD_S:
-        j.renew = True
-    return R_OK
-
-
-cdef uint8_t _upstream_status(const Message *m) noexcept nogil:
-    """What an #account says, as the one status that is stored (B6, E8)."""
-    if m.active:
-        return m.status if m.status == S_DESYNCHRONIZED or m.status == S_THROTTLED else S_ACTIVE
-    if m.status == S_DEACTIVATED or m.status == S_SUSPENDED or m.status == S_TAKENDOWN or m.status == S_DELETED:
-        return m.status
-    return S_INACTIVE
+    return R_NO_PDS if a.identity == ID_NO_PDS else R_OK
 
 
 cdef inline bint _is_active(uint8_t status) noexcept nogil:
@@ -194,25 +213,29 @@ cdef int judge_event(Table *t, Scratch *s, KeyCache *keys, Frame *f, uint64_t no
     """Identity, authority, account and repository, after judge_message and with j.account set."""
     cdef Account *a = j.account
     cdef const Message *m = &j.message
+    cdef bint its_host
     cdef int reason
     if not a.flags & A_LOADED:
         return _hold(j, R_HOLD_ACCOUNT)
     j.upstream_status = a.upstream_status
-    reason = _identity(a, now_us, j)
+    its_host = a.host_id == f.host.id and not a.flags & A_ELSEWHERE
+    reason = _identity(a, f, now_us, j)
+    if reason == R_DID_TOMBSTONED and m.kind == K_ACCOUNT and not m.active and a.flags & A_KNOWN and its_host:
+        reason = R_OK                     # the end of an account of ours, told by the host that had it
     if reason != R_OK:
         return reason
-    if a.host_id != f.host.id:
+    if not its_host:
         if _ask_again(a, f, RETRY_HOST, now_us, j):
             return _hold(j, R_HOLD_IDENTITY)
         return R_WRONG_HOST
     if m.kind == K_COMMIT or m.kind == K_SYNC:
         reason = _activity(a, f, now_us, j)
         return reason if reason != R_OK else _repository(t, s, keys, f, now_us, j)
+    if m.kind == K_IDENTITY:              # flows for every account (E9)
+        # A document asked for after the event came is what the event asks for.
+        j.refresh_after = not _asked_since(a, f)
+        j.may_ask = j.refresh_after and _may_refresh(f.host, now_us)
+        return R_OK
     if m.kind == K_ACCOUNT:
-        if not _is_active(a.local_status):
-            return R_ACCOUNT_TAKEDOWN     # our own status stands, and was told when it was set
-        j.upstream_status = _upstream_status(m)
-    elif m.kind == K_IDENTITY:
-        # A document fetched after the event came is what the event asks for.
-        j.refresh_after = <uint64_t>a.identity_s * SECOND_US < f.recv_us
-    return R_OK
+        j.upstream_status = m.status
+    return R_OK if _is_active(a.local_status) else R_ACCOUNT_TAKEDOWN  # ours stands, and was told when it was set

@@ -9,33 +9,32 @@ from libc.string cimport memcpy, memset
 
 from zlay._fast.accounts cimport ID_NO_KEY, ID_NO_PDS, ID_NOT_FOUND, ID_OK, ID_TOMBSTONED, ID_UNKNOWN, MAX_DID
 from zlay._fast.crypto cimport KEY_NONE, key_parse
+from zlay._fast.dirty cimport DirtyRows, dirty_collect, dirty_delta
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl_store32,
 )
-from zlay._fast.includes.threads cimport pthread_join
+from zlay._fast.includes.threads cimport pthread_join, zl_lock, zl_mutex, zl_unlock
 from zlay._fast.log cimport did_hash, log_synced_end
 from zlay._fast.mem cimport MEM_QUEUE, zl_calloc, zl_free
+from zlay._fast.message cimport CID_BYTES
 from zlay._fast.queue cimport MAX_WORKERS, inlet, inlet_put_message, pipeline_submit, set_worker_count
 from zlay._fast.reader cimport reader_set_sink
-from zlay._fast.syntax cimport tid_format, tid_parse
+from zlay._fast.syntax cimport tid_parse
 from zlay._fast.worker cimport (
-    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_RESYNC, M_STATUS, DirtyRow, DirtyRows, Message_, Worker, applied, set_applied,
-    set_down, set_hold_time, worker_abandon, worker_collect, worker_free, worker_init, worker_start,
+    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied, set_down,
+    set_hold_time, worker_abandon, worker_free, worker_init, worker_start,
 )
 
 from zlay._fast import requests
-from zlay.pipeline.types import AccountDelta
 
 cdef enum:
-    COLLECT_MS = 250           # how long one wait for a worker's answer lasts before its end is looked for again
+    COLLECT_MS = 250           # how long one wait for a worker's answer lasts before it is looked for again
+    NEVER_STARTED = 2          # of Worker.stopping
 
 cdef Worker _workers[MAX_WORKERS]
+cdef zl_mutex _end_lock        # guards Worker.ended: no collection is asked of a worker that answers no more
 cdef uint32_t _count = 0
 cdef bint _running = False
-
-_CID_PREFIX = b"\x01\x71\x12\x20"   # CIDv1, dag-cbor, sha-256, 32 bytes (C11)
-
-
 
 
 def start(uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint64_t applied_seq):
@@ -70,7 +69,7 @@ def start(uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint
         error = worker_start(&_workers[i])
         if error:
             for j in range(i, workers):
-                _workers[j].stopping = 2
+                _workers[j].stopping = NEVER_STARTED
             stop()
             raise OSError(error, "a worker thread cannot be started")
 
@@ -91,26 +90,30 @@ def stop():
     """Ends the workers: frames queued or held are let go, their hosts' cursors stay below them. Joins the threads."""
     global _running
     cdef uint32_t i
-    cdef uint32_t was
     if not _running:
         return
-    for i in range(_count):
-        was = zl_load32(&_workers[i].stopping)
-        zl_store32(&_workers[i].stopping, 1)
-        with nogil:
-            if was != 2:
-                while not _woken_end(i):
-                    pass
     _running = False
+    for i in range(_count):                   # all at once: each may be in the middle of something
+        if zl_load32(&_workers[i].stopping) != NEVER_STARTED:
+            zl_store32(&_workers[i].stopping, 1)
+    for i in range(_count):
+        if zl_load32(&_workers[i].stopping) == NEVER_STARTED:
+            _workers[i].ended = 1
+        else:
+            with nogil:
+                _end(i)
 
 
-cdef bint _woken_end(uint32_t i) noexcept nogil:
-    """Wakes worker i out of its sleep and joins it."""
-    zl_add32(&inlet(i).bell, 1)
-    zl_futex_wake(&inlet(i).bell, 1)
-    pthread_join(_workers[i].thread, NULL)
-    worker_abandon(&_workers[i])      # what came in while it ended
-    return True
+cdef void _end(uint32_t i) noexcept nogil:
+    """Wakes worker i out of its sleep, joins it, and answers what came in while it ended."""
+    cdef Worker *w = &_workers[i]
+    zl_add32(&w.inlet.bell, 1)
+    zl_futex_wake(&w.inlet.bell, 1)
+    pthread_join(w.thread, NULL)
+    zl_lock(&_end_lock)
+    worker_abandon(w)
+    w.ended = 1
+    zl_unlock(&_end_lock)
 
 
 def close():
@@ -119,6 +122,7 @@ def close():
     cdef uint32_t i
     requests.close_lists()
     for i in range(_count):
+        worker_abandon(&_workers[i])          # answers that came since
         worker_free(&_workers[i])
     _count = 0
 
@@ -140,18 +144,19 @@ cdef Message_ *_message(int kind, str did) except NULL:
     return m
 
 
-cdef int _send(Message_ *m) except -1:
-    if not _running:
+cdef void _send(Message_ *m) noexcept:
+    """Hands the message to the worker of its DID; after `stop` nobody waits for it."""
+    cdef uint32_t count = _count
+    if not _running or count == 0:
         zl_free(m)
-        return 0
-    inlet_put_message(<uint32_t>(m.hash % _count), &m.node)
-    return 0
+        return
+    inlet_put_message(<uint32_t>(m.hash % count), &m.node)
 
 
 cdef int _fill_identity(Message_ *m, object identity, uint32_t host_id) except -1:
     """An Identity in the message's terms. A key that does not parse is no key (R_NO_KEY)."""
     cdef bytes key = identity.key
-    m.identity_s = <uint32_t>(identity.resolved_us // 1000000)
+    m.identity_us = <uint64_t>identity.resolved_us
     if identity.outcome == "not_found":
         m.outcome = ID_NOT_FOUND
     elif identity.outcome == "tombstoned":
@@ -171,26 +176,42 @@ cdef int _fill_identity(Message_ *m, object identity, uint32_t host_id) except -
 def post_identity(identity, uint32_t host_id):
     """What the directory says of a DID; `host_id` = the registered host its document names, 0 = none."""
     cdef Message_ *m = _message(M_IDENTITY, identity.did)
-    _fill_identity(m, identity, host_id)
+    try:
+        _fill_identity(m, identity, host_id)
+    except BaseException:
+        zl_free(m)
+        raise
     _send(m)
 
 
+cdef int _fill_account(Message_ *m, object row, uint32_t identity_host_id) except -1:
+    """An AccountRow in the message's terms. ValueError."""
+    m.known = row.host_id != 0
+    m.account_host_id = row.host_id
+    m.upstream_status = row.upstream_status
+    m.local_status = row.local_status
+    m.desynchronized = row.desynchronized
+    if row.rev is not None:
+        if len(row.data) != CID_BYTES or len(row.head) != CID_BYTES:
+            raise ValueError(f"{row.did}: not CIDs of 36 bytes")
+        m.rev = _rev(row.rev)
+        memcpy(m.data, <const uint8_t *><bytes>row.data + CID_BYTES - 32, 32)
+        memcpy(m.head, <const uint8_t *><bytes>row.head + CID_BYTES - 32, 32)
+    if row.identity is not None:
+        _fill_identity(m, row.identity, identity_host_id)
+        m.has_identity = m.outcome != ID_UNKNOWN
+    return 0
+
+
 def post_account(str did, row, uint32_t identity_host_id):
-    """The loader's answer: an AccountRow, or None when SQL has neither account nor identity."""
+    """The loader's answer: an AccountRow, or None when SQL has neither account nor identity. Raises ValueError."""
     cdef Message_ *m = _message(M_ACCOUNT, did)
-    if row is not None:
-        m.known = row.host_id != 0
-        m.host_id = row.host_id
-        m.upstream_status = row.upstream_status
-        m.local_status = row.local_status
-        m.last_seq = row.last_seq
-        if row.rev is not None:
-            m.rev = _rev(row.rev)
-            memcpy(m.data, <const uint8_t *><bytes>row.data + 4, 32)
-            memcpy(m.head, <const uint8_t *><bytes>row.head + 4, 32)
-        if row.identity is not None:
-            _fill_identity(m, row.identity, identity_host_id)
-            m.has_identity = True
+    try:
+        if row is not None:
+            _fill_account(m, row, identity_host_id)
+    except BaseException:
+        zl_free(m)
+        raise
     _send(m)
 
 
@@ -224,55 +245,52 @@ def set_outages(bint directory, bint store, bint clock):
 
 # --- the applier's side ---
 
+cdef int _fill(uint32_t w, DirtyRows *rows) except -1:
+    """Lets worker w copy its dirty entries out, or does so in its place when it has ended."""
+    cdef Message_ *m = <Message_ *>zl_calloc(MEM_QUEUE, sizeof(Message_))  # the worker frees it
+    cdef bint ended
+    if m == NULL:
+        raise MemoryError
+    m.kind = M_COLLECT
+    m.rows = rows
+    with nogil:
+        zl_lock(&_end_lock)
+        ended = _workers[w].ended != 0
+        if ended:
+            dirty_collect(&_workers[w].table, rows)
+        else:
+            inlet_put_message(w, &m.node)
+        zl_unlock(&_end_lock)
+        while not ended and not zl_load32(&rows.done):
+            zl_futex_wait(&rows.done, 0, COLLECT_MS)
+    if ended:
+        zl_free(m)
+    return 0
+
+
 def collect_dirty():
     """The newest state of every account changed since the last call, as AccountDelta. One caller at a time.
 
-    Superset of what is dirty up to any seq that was given out before the call.
+    Superset of what is dirty up to any seq that was given out before the call. Raises MemoryError.
     """
     cdef DirtyRows rows
-    cdef Message_ *m
     cdef uint32_t i, w
+    cdef bint again
     out = []
     for w in range(_count):
-        memset(&rows, 0, sizeof(rows))
-        m = <Message_ *>zl_calloc(MEM_QUEUE, sizeof(Message_))
-        if m == NULL:
-            raise MemoryError
-        m.kind = M_COLLECT
-        m.rows = &rows
-        if _running:
-            inlet_put_message(w, &m.node)
-            with nogil:
-                while not zl_load32(&rows.done):
-                    zl_futex_wait(&rows.done, 0, COLLECT_MS)
-        else:
-            zl_free(m)
-            worker_collect(&_workers[w], &rows)
-        for i in range(rows.n):
-            out.append(_delta(&rows.rows[i]))
-        zl_free(rows.rows)
+        again = True
+        while again:
+            memset(&rows, 0, sizeof(rows))
+            _fill(w, &rows)
+            try:
+                for i in range(rows.n):
+                    out.append(dirty_delta(&rows.rows[i]))
+            finally:
+                zl_free(rows.rows)
+            if rows.failed and not rows.n:
+                raise MemoryError("no room for changed accounts")
+            again = rows.failed != 0
     return out
-
-
-cdef str _tid(uint64_t rev):
-    cdef uint8_t out[13]
-    tid_format(rev, out)
-    return (<bytes>out[:13]).decode("ascii")
-
-
-cdef object _delta(const DirtyRow *row):
-    cdef bint known = row.rev != 0
-    return AccountDelta(
-        did=(<bytes>row.did[:row.did_n]).decode("ascii"),
-        host_id=row.host_id,
-        upstream_status=row.upstream_status,
-        local_status=row.local_status,
-        rev=_tid(row.rev) if known else None,
-        data=_CID_PREFIX + <bytes>row.data[:32] if known else None,
-        head=_CID_PREFIX + <bytes>row.head[:32] if known else None,
-        last_seq=row.last_seq,
-        desynchronized=row.desynchronized != 0,
-    )
 
 
 def set_applied_seq(uint64_t seq):

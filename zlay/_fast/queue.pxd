@@ -24,6 +24,6 @@ cdef uint32_t worker_count() noexcept nogil
 cdef void set_worker_count(uint32_t n) noexcept nogil
 cdef void inlet_put_message(uint32_t worker, Node *message) noexcept nogil
 cdef Node *inlet_take(Node **list) noexcept nogil
-cdef void inlet_wait(Inlet *i, uint32_t timeout_ms) noexcept nogil
+cdef void inlet_wait(Inlet *i, uint32_t timeout_ms, bint for_frames) noexcept nogil
 # Called by readers: hands the frame to worker did_hash % W. The frame's credit is already taken. Never blocks.
 cdef void pipeline_submit(Frame *f) noexcept nogil

@@ -6,7 +6,7 @@ that sleeps is woken. Bounded in bytes by the hosts' credit (frames) and by one 
 Any thread puts; only the worker takes. There is no pop of a single node, hence no ABA.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_add64, zl_casp, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_loadp, zl_store32, zl_swapp,
@@ -67,12 +67,15 @@ cdef Node *inlet_take(Node **top) noexcept nogil:
     return oldest
 
 
-cdef void inlet_wait(Inlet *i, uint32_t timeout_ms) noexcept nogil:
-    """Sleeps until something is put, or the time is over. Worker only."""
+cdef void inlet_wait(Inlet *i, uint32_t timeout_ms, bint for_frames) noexcept nogil:
+    """Sleeps until something is put, or the time is over; frames that lie there already only count `for_frames`.
+
+    Worker only. May end early.
+    """
     cdef uint32_t bell = zl_load32(&i.bell)
     zl_store32(&i.sleeping, 1)
     zl_fence()
-    if zl_loadp(<void **>&i.frames) == NULL and zl_loadp(<void **>&i.messages) == NULL:
+    if zl_loadp(<void **>&i.messages) == NULL and (not for_frames or zl_loadp(<void **>&i.frames) == NULL):
         zl_futex_wait(&i.bell, bell, timeout_ms)
     zl_store32(&i.sleeping, 0)
 

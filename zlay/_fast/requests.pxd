@@ -1,15 +1,17 @@
-"""What workers ask of Python threads: load an account, resolve a DID, ask a PDS. One bounded list per kind."""
+"""What workers ask of Python threads: load an account, resolve a DID, ask a PDS. One list per kind of answer."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum RequestKind:
     REQUEST_LOAD        # account, repository and identity from SQL
-    REQUEST_RESOLVE     # the DID document, from the store when fresh enough
-    REQUEST_REFRESH     # the DID document, from the directory
+    REQUEST_RESOLVE     # the DID document, as somebody may have asked for it just now
     REQUEST_RECHECK     # the directory once more, in a while: its replicas may lag (design 5)
     REQUEST_STATUS      # getRepoStatus of the PDS
     REQUEST_RESYNC      # a chain break to heal
-    REQUEST_KINDS
+    REQUEST_KINDS       # each has a list of its own; the next two go on the list of REQUEST_RESOLVE
+    REQUEST_REFRESH = REQUEST_KINDS  # the DID document, asked for from now on
+    REQUEST_RENEW       # the same, when nobody waits for anything else
 
-# Any worker. 0, or -1 when memory is out (the worker asks again at its next tick).
+# Any worker. 0, or -1: memory is out (the worker asks again at its next tick), or of what nobody waits for too much
+# lies there already.
 cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id) noexcept nogil

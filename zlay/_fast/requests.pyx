@@ -1,8 +1,10 @@
 """Requests from workers to Python threads.
 
 Promises: putting is short (one mutex per kind, held for a pointer's change) and wakes one waiting thread; taking blocks
-without holding the interpreter. Nodes are reused, so a busy system allocates none. The bound: a worker asks at most
-once per account and kind until it is answered, so a list is never longer than the account tables.
+without holding the interpreter. What frames wait for is taken before what nobody waits for. Nodes are reused, so a busy
+system allocates none.
+Bounds: of what frames wait for (loads, resolutions, status checks) a worker asks once per account and UNANSWERED_US
+(worker.pyx), and those frames lie within their hosts' credit; of the rest MAX_IDLE lie on a list, more are refused.
 Any thread puts and takes. Nobody holds two of these mutexes.
 """
 
@@ -15,6 +17,10 @@ from zlay._fast.includes.atomics cimport zl_add32, zl_futex_wait, zl_futex_wake,
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
 from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc
 
+cdef enum:
+    MAX_IDLE = 20000           # of a list: renewals, rechecks, resyncs; some 6 MB
+    MAX_SPARE = 1024           # nodes kept for reuse by each list
+
 
 cdef struct Request:
     Request *next
@@ -24,46 +30,77 @@ cdef struct Request:
     uint8_t did[261]
 
 
-cdef struct RequestList:
-    uint32_t bell              # futex: rung at each request, and at closing
-    zl_mutex mutex             # guards all below
+cdef struct Fifo:
     Request *first
     Request *last
-    Request *spare             # nodes to reuse
-    uint64_t waiting           # nodes on the list
-    uint64_t asked             # ever
+    uint64_t n
+
+
+cdef struct RequestList:
+    uint32_t bell              # futex: rung at each request, and at closing
     uint32_t closed            # atomic
+    zl_mutex mutex             # guards all below
+    Fifo urgent                # frames wait for the answer
+    Fifo idle                  # nobody does
+    Request *spare             # nodes to reuse
+    uint32_t spares
+    uint64_t asked             # ever
+    uint64_t refused           # ever: MAX_IDLE lay there
 
 
 cdef RequestList _lists[REQUEST_KINDS]
 
 
+cdef inline bint _is_idle(int kind) noexcept nogil:
+    return kind == REQUEST_RENEW or kind == REQUEST_RECHECK or kind == REQUEST_RESYNC
+
+
+cdef Request *_node(RequestList *q) noexcept nogil:
+    """A spare node, or a new one. Requires the mutex."""
+    cdef Request *r = q.spare
+    if r == NULL:
+        return <Request *>zl_malloc(MEM_QUEUE, sizeof(Request))
+    q.spare = r.next
+    q.spares -= 1
+    return r
+
+
+cdef void _give_back(RequestList *q, Request *r) noexcept nogil:
+    """Spares a node, or frees it. Requires the mutex."""
+    if q.spares >= MAX_SPARE:
+        zl_free(r)
+        return
+    r.next = q.spare
+    q.spare = r
+    q.spares += 1
+
+
 cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id) noexcept nogil:
-    """Asks. The DID is copied. A refresh waits on the list of resolutions, with its mark. 0, or -1 when memory is out or the DID is longer than any can be."""
-    cdef RequestList *q = &_lists[REQUEST_RESOLVE if kind == REQUEST_REFRESH else kind]
+    cdef RequestList *q = &_lists[kind if kind < REQUEST_KINDS else REQUEST_RESOLVE]
+    cdef Fifo *fifo = &q.idle if _is_idle(kind) else &q.urgent
     cdef Request *r
     if n > MAX_DID:
         return -1
     zl_lock(&q.mutex)
-    r = q.spare
-    if r != NULL:
-        q.spare = r.next
-    else:
-        r = <Request *>zl_malloc(MEM_QUEUE, sizeof(Request))
-        if r == NULL:
-            zl_unlock(&q.mutex)
-            return -1
+    if fifo == &q.idle and fifo.n >= MAX_IDLE:
+        q.refused += 1
+        zl_unlock(&q.mutex)
+        return -1
+    r = _node(q)
+    if r == NULL:
+        zl_unlock(&q.mutex)
+        return -1
     r.next = NULL
     r.host_id = host_id
     r.n = n
-    r.force = kind == REQUEST_REFRESH
+    r.force = kind >= REQUEST_KINDS
     memcpy(r.did, did, n)
-    if q.last != NULL:
-        q.last.next = r
+    if fifo.last != NULL:
+        fifo.last.next = r
     else:
-        q.first = r
-    q.last = r
-    q.waiting += 1
+        fifo.first = r
+    fifo.last = r
+    fifo.n += 1
     q.asked += 1
     zl_unlock(&q.mutex)
     zl_add32(&q.bell, 1)
@@ -71,27 +108,36 @@ cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id)
     return 0
 
 
-cdef Request *_cut(RequestList *q, int most, int *n, Request **last) noexcept nogil:
-    """Takes up to `most` nodes off the list, as a list of their own."""
-    cdef Request *taken
+cdef Request *_pop(RequestList *q) noexcept nogil:
+    """The next node, urgent ones first; NULL = none. Requires the mutex."""
+    cdef Fifo *fifo = &q.urgent if q.urgent.n else &q.idle
+    cdef Request *r = fifo.first
+    if r != NULL:
+        fifo.first = r.next
+        fifo.n -= 1
+        if fifo.first == NULL:
+            fifo.last = NULL
+    return r
+
+
+cdef Request *_cut(RequestList *q, int most, int *n) noexcept nogil:
+    """Takes up to `most` nodes off the list, as a list of their own; NULL = there is none."""
+    cdef Request *taken = NULL
+    cdef Request **end = &taken
     n[0] = 0
-    last[0] = NULL
     zl_lock(&q.mutex)
-    taken = q.first
-    while q.first != NULL and n[0] < most:
-        last[0] = q.first
-        q.first = q.first.next
+    while n[0] < most:
+        end[0] = _pop(q)
+        if end[0] == NULL:
+            break
+        end = &end[0].next
         n[0] += 1
-    if last[0] != NULL:
-        last[0].next = NULL
-    if q.first == NULL:
-        q.last = NULL
-    q.waiting -= <uint64_t>n[0]
+    end[0] = NULL
     zl_unlock(&q.mutex)
-    return taken if n[0] else NULL
+    return taken
 
 
-cdef Request *_take(RequestList *q, int most, uint64_t timeout_us, int *n, Request **last) noexcept nogil:
+cdef Request *_take(RequestList *q, int most, uint64_t timeout_us, int *n) noexcept nogil:
     """As _cut, after waiting for a first request."""
     cdef uint64_t until = zl_monotonic_us() + timeout_us
     cdef uint64_t now
@@ -99,11 +145,22 @@ cdef Request *_take(RequestList *q, int most, uint64_t timeout_us, int *n, Reque
     cdef Request *taken
     while True:
         bell = zl_load32(&q.bell)
-        taken = _cut(q, most, n, last)
+        taken = _cut(q, most, n)
         now = zl_monotonic_us()
         if taken != NULL or zl_load32(&q.closed) or now >= until:
             return taken
         zl_futex_wait(&q.bell, bell, <int64_t>((until - now) // 1000 + 1))
+
+
+cdef void _free_nodes(RequestList *q, Request *r) noexcept nogil:
+    """Gives a list of nodes back."""
+    cdef Request *after
+    zl_lock(&q.mutex)
+    while r != NULL:
+        after = r.next
+        _give_back(q, r)
+        r = after
+    zl_unlock(&q.mutex)
 
 
 LOAD = REQUEST_LOAD
@@ -111,6 +168,8 @@ RESOLVE = REQUEST_RESOLVE
 RECHECK = REQUEST_RECHECK
 STATUS = REQUEST_STATUS
 RESYNC = REQUEST_RESYNC
+REFRESH = REQUEST_REFRESH
+RENEW = REQUEST_RENEW
 
 
 def take(int kind, int most, double timeout_s):
@@ -118,45 +177,50 @@ def take(int kind, int most, double timeout_s):
 
     Any thread. The interpreter is released while waiting.
     """
-    cdef RequestList *q = &_lists[kind]
+    cdef RequestList *q
     cdef Request *r
     cdef Request *taken
-    cdef Request *last
     cdef int n
     cdef uint64_t timeout_us = <uint64_t>(timeout_s * 1e6)
+    if not 0 <= kind < REQUEST_KINDS:
+        raise ValueError(f"no list of kind {kind}")
+    q = &_lists[kind]
     with nogil:
-        taken = _take(q, most, timeout_us, &n, &last)
-    if n == 0:
-        return []
+        taken = _take(q, most, timeout_us, &n)
     out = []
-    r = taken
-    while r != NULL:
-        out.append(((<bytes>r.did[:r.n]).decode("ascii", "replace"), r.host_id, r.force != 0))
-        r = r.next
-    with nogil:
-        zl_lock(&q.mutex)
-        last.next = q.spare
-        q.spare = taken
-        zl_unlock(&q.mutex)
+    try:
+        r = taken
+        while r != NULL:
+            out.append(((<bytes>r.did[:r.n]).decode("ascii", "replace"), r.host_id, r.force != 0))
+            r = r.next
+    finally:
+        with nogil:
+            _free_nodes(q, taken)
     return out
 
 
 def put(int kind, str did, uint32_t host_id=0):
-    """Asks from Python (a recheck whose time has come). Any thread."""
+    """Asks as a worker does, `kind` as in requests.pxd. Any thread. False when it was refused or memory is out."""
     cdef bytes raw = did.encode("ascii")
-    if request_put(kind, raw, <uint32_t>len(raw), host_id) != 0:
-        raise MemoryError("no room for a request")
+    return request_put(kind, raw, <uint32_t>len(raw), host_id) == 0
 
 
 def waiting():
     """Requests waiting and asked so far, by kind. Any thread."""
     cdef int k
-    kinds = {"load": LOAD, "resolve": RESOLVE, "recheck": RECHECK, "status": STATUS, "resync": RESYNC}
     out = {}
-    for name, number in kinds.items():
-        k = number
-        out[name] = (_lists[k].waiting, _lists[k].asked)
+    for k, name in enumerate(("load", "resolve", "recheck", "status", "resync")):
+        out[name] = (_lists[k].urgent.n + _lists[k].idle.n, _lists[k].asked)
     return out
+
+
+def refused():
+    """Requests that nobody waits for and that found their list full, so far. Any thread."""
+    cdef uint64_t n = 0
+    cdef int k
+    for k in range(REQUEST_KINDS):
+        n += _lists[k].refused
+    return n
 
 
 def open_lists():
@@ -165,24 +229,24 @@ def open_lists():
     for k in range(REQUEST_KINDS):
         zl_store32(&_lists[k].closed, 0)
         _lists[k].asked = 0
+        _lists[k].refused = 0
 
 
 def close_lists():
     """Wakes every waiting thread for good and frees the nodes. After the workers have ended."""
+    cdef RequestList *q
     cdef Request *r
-    cdef Request *after
     cdef int k
     for k in range(REQUEST_KINDS):
-        zl_lock(&_lists[k].mutex)
-        zl_store32(&_lists[k].closed, 1)
-        for start in range(2):
-            r = _lists[k].first if start == 0 else _lists[k].spare
-            while r != NULL:
-                after = r.next
-                zl_free(r)
-                r = after
-        _lists[k].first = _lists[k].last = _lists[k].spare = NULL
-        _lists[k].waiting = 0
-        zl_unlock(&_lists[k].mutex)
-        zl_add32(&_lists[k].bell, 1)
-        zl_futex_wake(&_lists[k].bell, INT_MAX)
+        q = &_lists[k]
+        zl_lock(&q.mutex)
+        zl_store32(&q.closed, 1)
+        r = _pop(q)
+        while r != NULL:
+            zl_free(r)
+            r = _pop(q)
+        while q.spares:
+            zl_free(_node(q))
+        zl_unlock(&q.mutex)
+        zl_add32(&q.bell, 1)
+        zl_futex_wake(&q.bell, INT_MAX)

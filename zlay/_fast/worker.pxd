@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zlay._fast.accounts cimport Account, Hold, Table
 from zlay._fast.crypto cimport KeyCache, SigningKey
+from zlay._fast.dirty cimport DirtyRows
 from zlay._fast.includes.threads cimport pthread_t
 from zlay._fast.pool cimport Frame
 from zlay._fast.queue cimport Inlet, Node
@@ -15,11 +16,13 @@ cdef struct Hold:              # frames of one DID that wait; owned by the worke
     Account *account
     Hold *newer                # list of all holds, oldest first
     Hold *older
-    uint64_t retry_us          # hold clock: not asked again before
+    uint64_t retry_us          # monotonic: not run again before, unless an answer comes
+    uint64_t asked_us          # hold clock: when the question that it waits for was put
 
 cdef struct Worker:
     uint32_t index
-    uint32_t stopping          # atomic
+    uint32_t stopping          # atomic; 2 = never started
+    uint32_t ended             # under pipeline.pyx's _end_lock: its thread has ended, messages find nobody
     pthread_t thread
     Inlet *inlet
     Table table
@@ -28,7 +31,7 @@ cdef struct Worker:
     Hold *oldest_hold
     Hold *newest_hold
     Hold *spare_holds
-    uint64_t hold_clock_us     # runs only while directory and database answer (design 5)
+    uint64_t hold_clock_us     # runs only while directory and database answer (design 5); never 0
     uint64_t ticked_us         # monotonic time of the last tick
     uint64_t now_us            # realtime, taken once per batch
     # Counters: this thread writes, any thread reads
@@ -49,40 +52,22 @@ cdef enum MessageKind:
     M_RESYNC                   # answer to REQUEST_RESYNC
     M_COLLECT                  # copy the dirty entries out
 
-cdef struct DirtyRow:
-    uint64_t rev
-    uint64_t last_seq
-    uint32_t host_id
-    uint16_t did_n
-    uint8_t upstream_status
-    uint8_t local_status
-    uint8_t desynchronized
-    uint8_t data[32]
-    uint8_t head[32]
-    uint8_t did[261]
-
-cdef struct DirtyRows:         # of one M_COLLECT; made and freed by the collecting Python thread
-    DirtyRow *rows
-    uint32_t n
-    uint32_t capacity
-    uint32_t done              # futex: 1 when the worker has filled it
-    uint32_t failed            # memory was out: the entries left stay dirty
-
 cdef struct Message_:          # one message to a worker; zl_malloc'd by the sender, freed by the worker
     Node node
     uint8_t kind
-    uint8_t outcome            # M_IDENTITY: IdentityState or ID_UNKNOWN (no conclusive answer); M_STATUS: 1 = answered; M_RESYNC: 1 = healed
+    # M_IDENTITY, M_ACCOUNT: IdentityState, ID_UNKNOWN = no conclusive answer; M_STATUS: 1 = answered; M_RESYNC: 1 = healed
+    uint8_t outcome
     uint8_t upstream_status
     uint8_t local_status
-    uint8_t known              # M_ACCOUNT: SQL has a row
+    uint8_t known              # M_ACCOUNT: SQL has a row of the account
     uint8_t desynchronized
     uint8_t has_identity       # M_ACCOUNT
-    uint32_t host_id
-    uint32_t identity_s
+    uint32_t host_id           # that the identity's document names; 0 = not registered
+    uint32_t account_host_id   # M_ACCOUNT: of the row
     uint32_t did_n
+    uint64_t identity_us
     uint64_t hash
     uint64_t rev
-    uint64_t last_seq
     SigningKey key
     uint8_t data[32]
     uint8_t head[32]
@@ -98,4 +83,3 @@ cdef void set_applied(uint64_t seq) noexcept nogil
 cdef uint64_t applied() noexcept nogil
 # In the worker's thread, or after it has ended
 cdef void worker_abandon(Worker *w) noexcept nogil
-cdef void worker_collect(Worker *w, DirtyRows *out) noexcept nogil

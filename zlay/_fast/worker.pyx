@@ -10,32 +10,34 @@ No Python, no allocation per frame: holds and scratch are reused, messages come 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from zlay._fast.accounts cimport (
-    A_ASKING_STATUS, A_DESYNCHRONIZED, A_KNOWN, A_LOADED, A_LOADING, A_RESOLVING, A_RESYNCING, A_STALE, ID_OK,
-    ID_UNKNOWN, Account, account_did, account_find, account_insert, account_key, account_pop_dirty, account_set_key,
-    account_touch_dirty, table_free, table_init,
+    A_ASKING_STATUS, A_BROKEN_AGAIN, A_DESYNCHRONIZED, A_ELSEWHERE, A_KNOWN, A_LOADED, A_LOADING, A_RENEWING,
+    A_RESOLVING, A_RESYNCING, A_STALE, ID_NO_KEY, ID_OK, ID_UNKNOWN, Account, account_did, account_find,
+    account_identity_us, account_insert, account_set_key, account_stale_us, account_touch_dirty, table_free, table_init,
 )
-from zlay._fast.crypto cimport KEY_NONE, key_cache_free, key_cache_init
-from zlay._fast.host cimport SLOT_DROPPED, host_drop_slot, host_give_credit
+from zlay._fast.crypto cimport key_cache_free, key_cache_init
+from zlay._fast.dirty cimport DirtyRows, dirty_collect
+from zlay._fast.host cimport host_drop_slot, host_give_credit
 from zlay._fast.includes.atomics cimport (
-    zl_add32, zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us,
-    zl_store32, zl_store64, zl_sub64,
+    zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us, zl_store32,
+    zl_store64, zl_sub64,
 )
 from zlay._fast.includes.threads cimport zl_thread_start
 from zlay._fast.judge cimport Judgement, judge_event, judge_message
 from zlay._fast.log cimport LogEvent, log_append
-from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc, zl_realloc
+from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc
 from zlay._fast.pool cimport Frame, pool_give
 from zlay._fast.queue cimport Node, inlet, inlet_take, inlet_wait
 from zlay._fast.requests cimport (
-    REQUEST_LOAD, REQUEST_RECHECK, REQUEST_REFRESH, REQUEST_RESOLVE, REQUEST_RESYNC, REQUEST_STATUS, request_put,
+    REQUEST_LOAD, REQUEST_RECHECK, REQUEST_REFRESH, REQUEST_RENEW, REQUEST_RESOLVE, REQUEST_RESYNC, REQUEST_STATUS,
+    request_put,
 )
 from zlay._fast.scratch cimport scratch_free, scratch_init, scratch_reset
 from zlay._fast.verdicts cimport (
-    K_COMMIT, K_SYNC, R_HOLD_ACCOUNT, R_HOLD_BEHIND, R_HOLD_EXPIRED, R_HOLD_IDENTITY, R_HOLD_STATUS, R_OK,
-    R_SHUTDOWN, S_ACTIVE, V_DROP, V_HOLD, V_PASS, count_verdict,
+    K_ACCOUNT, K_COMMIT, K_IDENTITY, K_SYNC, R_ACCOUNT_TAKEDOWN, R_HOLD_ACCOUNT, R_HOLD_BEHIND, R_HOLD_EXPIRED,
+    R_HOLD_IDENTITY, R_HOLD_STATUS, R_OK, R_SHUTDOWN, R_WORK_LIMIT, S_ACTIVE, V_DROP, V_HOLD, V_PASS, count_verdict,
 )
 
 cdef enum:
@@ -44,14 +46,16 @@ cdef enum:
     BATCH = 64                    # frames between two looks at the inbox
     TICK_MS = 100                 # holds are looked at this often
     STALL_MS = 10                 # between two looks for room in the account table
-    RETRY_US = 1000000            # an unanswered question is put again after this
-    RECHECK_S = 6                 # replicas of the directory may lag this long behind an #identity (design 5)
+    RETRY_US = 1000000            # a question without a conclusive answer is put again after this
+    UNANSWERED_US = 10000000      # ... and one without any answer after this: who took it may have failed
+    MOST_TICK_US = 1000000        # the hold clock makes no longer steps: what we slept through is nobody's fault
+    WAITING = A_LOADING | A_RESOLVING | A_ASKING_STATUS
 
 
 # Set before the workers start, or atomically later.
 cdef uint64_t _hold_us = 30000000
 cdef uint64_t _applied = 0        # atomic: events up to here are in SQL
-cdef uint32_t _directory_down = 0 # atomic flags: the hold clock stands still
+cdef uint32_t _directory_down = 0  # atomic flags: the hold clock stands still
 cdef uint32_t _store_down = 0
 cdef uint32_t _clock_wrong = 0    # atomic flag: our own clock is off, nothing is judged
 
@@ -89,7 +93,8 @@ cdef void _drop(Worker *w, Frame *f, int reason) noexcept nogil:
 
 
 cdef void _let_go(Frame *f) noexcept nogil:
-    """At shutdown: no verdict, so the host's cursor stays below and it comes again."""
+    """At shutdown: its slot stays open, so the host's cursor stays below and it comes again."""
+    count_verdict(V_DROP, R_SHUTDOWN)
     host_give_credit(f.host, f.cost)
     pool_give(f)
 
@@ -133,13 +138,15 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     if j.chain_break:
         zl_bump64(&w.chain_breaks, 1)
         _desynchronize(w, a)
-    if j.renew:
-        _ask(w, a, REQUEST_REFRESH, A_RESOLVING)
+    if j.message.kind == K_IDENTITY:
+        a.stale_s = <uint32_t>(f.recv_us // 1000000)
+        a.stale_ms = <uint16_t>(f.recv_us // 1000 % 1000)
     if j.refresh_after:
-        a.flags |= A_STALE
-        a.recheck_s = <uint32_t>(w.now_us // 1000000) + RECHECK_S
-        _ask(w, a, REQUEST_REFRESH, A_RESOLVING)
-        _ask(w, a, REQUEST_RECHECK, 0)
+        a.flags |= A_STALE        # asked for at the next commit at the latest
+    if j.may_ask:
+        _ask(w, a, REQUEST_RENEW, A_RENEWING)
+        if j.refresh_after:
+            _ask(w, a, REQUEST_RECHECK, 0)
     pool_give(f)                  # its credit comes back when the event is synced
 
 
@@ -154,12 +161,14 @@ cdef void _ask(Worker *w, Account *a, int kind, int flag) noexcept nogil:
     n = account_did(a, did)
     if request_put(kind, did, n, a.host_id) == 0:
         a.flags |= <uint16_t>flag
-        if kind == REQUEST_REFRESH:
+        if kind == REQUEST_REFRESH or kind == REQUEST_RENEW:
             zl_bump64(&w.refreshes, 1)
 
 
 cdef void _desynchronize(Worker *w, Account *a) noexcept nogil:
     a.flags |= A_DESYNCHRONIZED
+    if a.flags & A_RESYNCING:
+        a.flags |= A_BROKEN_AGAIN     # the answer to come may know nothing of this one
     account_touch_dirty(&w.table, a)
     _ask(w, a, REQUEST_RESYNC, A_RESYNCING)
 
@@ -201,8 +210,8 @@ cdef void _hold(Worker *w, Account *a, Frame *f, int reason, bint force, bint wa
             w.spare_holds = h.newer
         else:
             h = <Hold *>zl_malloc(MEM_QUEUE, sizeof(Hold))
-            if h == NULL:         # no memory to wait with: the event comes again, its host's cursor stays below
-                _let_go(f)
+            if h == NULL:         # no memory to wait with; an open slot would hold the host's cursor for good
+                _drop(w, f, R_WORK_LIMIT)
                 return
         memset(h, 0, sizeof(Hold))
         h.account = a
@@ -213,11 +222,12 @@ cdef void _hold(Worker *w, Account *a, Frame *f, int reason, bint force, bint wa
             w.oldest_hold = h
         w.newest_hold = h
         a.hold = h
-    if f.held_since_us == 0:
+    if f.held_since_us == 0 or reason != R_HOLD_BEHIND:
         count_verdict(V_HOLD, reason)
     _append_held(w, h, f)
     if reason != R_HOLD_BEHIND:
-        h.retry_us = w.hold_clock_us + RETRY_US
+        h.asked_us = w.hold_clock_us
+        h.retry_us = zl_monotonic_us() + RETRY_US
         if not wait:
             _ask_for(w, a, reason, force)
 
@@ -249,29 +259,34 @@ cdef Frame *_next_held(Worker *w, Frame **frames) noexcept nogil:
 
 
 cdef void _resume(Worker *w, Account *a) noexcept nogil:
-    """Runs what the account waits with again, in order; what must wait on begins a new hold, the rest goes behind it."""
-    cdef Frame *frames
+    """Runs what the account waits with again, in order; what must wait on begins a new hold, the rest is put behind."""
     if a.hold == NULL:
         return
-    frames = _end_hold(w, a.hold)
+    if zl_load32(&_clock_wrong):  # nothing is judged now; the first tick after that runs it
+        a.hold.retry_us = 0
+        return
+    _run_held(w, _end_hold(w, a.hold))
+
+
+cdef void _run_held(Worker *w, Frame *frames) noexcept nogil:
     while frames != NULL:
         _run(w, _next_held(w, &frames))
 
 
 cdef void _expire(Worker *w, Hold *h) noexcept nogil:
-    """Drops the frames that have waited too long; what is younger runs again."""
+    """Drops the frames that have waited too long; what is younger runs again, and asks anew."""
     cdef Account *a = h.account
     cdef Frame *frames = _end_hold(w, h)
     cdef Frame *f
     cdef bint dropped = False
+    a.flags &= ~<uint16_t>WAITING
     while frames != NULL and w.hold_clock_us - frames.held_since_us > _hold_us:
         f = _next_held(w, &frames)
         _drop(w, f, R_HOLD_EXPIRED)
         dropped = True
     if dropped and a.flags & A_KNOWN:
         _desynchronize(w, a)
-    while frames != NULL:
-        _run(w, _next_held(w, &frames))
+    _run_held(w, frames)
 
 
 cdef void _tick(Worker *w) noexcept nogil:
@@ -281,16 +296,18 @@ cdef void _tick(Worker *w) noexcept nogil:
     cdef Hold *after
     cdef Hold *last = w.newest_hold
     cdef Account *a
-    if not (zl_load32(&_directory_down) or zl_load32(&_store_down) or zl_load32(&_clock_wrong)):
-        w.hold_clock_us += now - w.ticked_us
+    cdef bint clock_wrong = zl_load32(&_clock_wrong)
+    if not (zl_load32(&_directory_down) or zl_load32(&_store_down) or clock_wrong):
+        w.hold_clock_us += min(now - w.ticked_us, <uint64_t>MOST_TICK_US)
     w.ticked_us = now
-    h = w.oldest_hold
+    h = NULL if clock_wrong else w.oldest_hold
     while h != NULL:
         after = h.newer if h != last else NULL    # holds begun by this very walk wait for the next one
         a = h.account
         if w.hold_clock_us - h.first.held_since_us > _hold_us:
             _expire(w, h)
-        elif w.hold_clock_us >= h.retry_us and not a.flags & (A_LOADING | A_RESOLVING | A_ASKING_STATUS):
+        elif now >= h.retry_us and (not a.flags & WAITING or w.hold_clock_us >= h.asked_us + UNANSWERED_US):
+            a.flags &= ~<uint16_t>WAITING
             _resume(w, a)
         h = after
 
@@ -310,10 +327,13 @@ cdef Account *_account(Worker *w, Frame *f, bint *stalled) noexcept nogil:
         if a == NULL:
             if zl_load32(&w.stopping):
                 return NULL
+            if not stalled[0]:
+                zl_bump64(&w.stalls, 1)
             stalled[0] = True
-            zl_bump64(&w.stalls, 1)
-            inlet_wait(w.inlet, STALL_MS)
-            _messages(w)
+            inlet_wait(w.inlet, STALL_MS, False)
+            w.now_us = zl_realtime_us()
+            w.ticked_us = zl_monotonic_us()   # holds do not grow old meanwhile
+            _messages(w, False)
             a = account_find(&w.table, f.did_hash, did, f.did_n)
     return a
 
@@ -334,7 +354,9 @@ cdef int _judge(Worker *w, Frame *f, Account *a, Judgement *j) noexcept nogil:
         a = j.account
         scratch_reset(&w.scratch)
         memset(j, 0, sizeof(Judgement))
-        judge_message(&w.scratch, f, j)
+        reason = judge_message(&w.scratch, f, j)
+        if reason != R_OK:        # banned meanwhile
+            return reason
         j.account = a
     return judge_event(&w.table, &w.scratch, &w.keys, f, w.now_us, j)
 
@@ -358,25 +380,41 @@ cdef void _run(Worker *w, Frame *f) noexcept nogil:
     elif j.hold:
         _hold(w, j.account, f, reason, j.force, j.wait)
     else:
+        if reason == R_ACCOUNT_TAKEDOWN and j.message.kind == K_ACCOUNT:
+            _set_upstream_status(w, j.account, j.upstream_status)   # what counts again when the takedown is lifted
         _drop(w, f, reason)
 
 
 # --- messages from Python threads ---
 
-cdef void _take_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
-    """What the directory says now. A conclusive answer replaces what was known; the lack of one changes nothing."""
-    a.identity = m.outcome
-    a.identity_s = m.identity_s
-    if m.outcome != ID_OK:
-        account_set_key(&w.table, a, NULL)
+cdef void _set_upstream_status(Worker *w, Account *a, uint8_t status) noexcept nogil:
+    if a.upstream_status != status:
+        a.upstream_status = status
+        account_touch_dirty(&w.table, a)
+
+
+cdef void _set_host(Worker *w, Account *a, uint32_t host_id) noexcept nogil:
+    """The host that the DID document names; 0 = one that is not registered, which has no authority here."""
+    if host_id == 0:
+        a.flags |= A_ELSEWHERE
         return
-    if a.host_id != m.host_id:
-        if a.host_id != 0 and a.flags & A_KNOWN:
-            zl_bump64(&w.moves, 1)
-        a.host_id = m.host_id
-        if a.flags & A_KNOWN:
-            account_touch_dirty(&w.table, a)
-    account_set_key(&w.table, a, &m.key)
+    a.flags &= ~<uint16_t>A_ELSEWHERE
+    if a.host_id == host_id:
+        return
+    if a.flags & A_KNOWN:
+        zl_bump64(&w.moves, 1)
+        account_touch_dirty(&w.table, a)
+    a.host_id = host_id
+
+
+cdef void _take_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """A conclusive answer replaces what was known."""
+    a.identity = m.outcome
+    a.identity_s = <uint32_t>(m.identity_us // 1000000)
+    a.identity_ms = <uint16_t>(m.identity_us // 1000 % 1000)
+    if m.outcome == ID_OK or m.outcome == ID_NO_KEY:
+        _set_host(w, a, m.host_id)
+    account_set_key(&w.table, a, &m.key if m.outcome == ID_OK else NULL)
 
 
 cdef void _on_account(Worker *w, Account *a, const Message_ *m) noexcept nogil:
@@ -386,16 +424,42 @@ cdef void _on_account(Worker *w, Account *a, const Message_ *m) noexcept nogil:
         a.flags |= A_KNOWN
         a.upstream_status = m.upstream_status
         a.local_status = m.local_status
-        a.host_id = m.host_id
+        if a.identity == ID_UNKNOWN:
+            a.host_id = m.account_host_id
         a.rev = m.rev
         memcpy(a.data, m.data, 32)
         memcpy(a.head, m.head, 32)
+        if m.desynchronized:
+            _desynchronize(w, a)
     a.flags |= A_LOADED
-    if m.has_identity:
-        if a.identity_s <= m.identity_s:
-            _take_identity(w, a, m)
-    elif a.key_slot == 0:
-        a.identity = ID_UNKNOWN
+    if m.has_identity and m.identity_us >= account_identity_us(a):
+        _take_identity(w, a, m)
+    elif a.identity == ID_OK and a.key_slot == 0:
+        a.identity = ID_UNKNOWN   # the clock has taken the key, and SQL has none that is as new
+
+
+cdef void _on_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """The directory's answer, or that it gave none. Runs what waits, or lets it wait for another question."""
+    a.flags &= ~<uint16_t>(A_RESOLVING | A_RENEWING)
+    if m.outcome != ID_UNKNOWN:
+        _take_identity(w, a, m)
+        # Asked before the #identity came, it may be what that has changed. (Later than now: the clock was set back.)
+        if m.identity_us + 1000 > account_stale_us(a) or account_stale_us(a) > w.now_us + RETRY_US:
+            a.flags &= ~<uint16_t>A_STALE
+    if m.outcome != ID_UNKNOWN and not a.flags & A_STALE:
+        _resume(w, a)
+    elif a.hold != NULL:          # the tick asks again after a while, until the hold is over
+        a.hold.retry_us = zl_monotonic_us() + RETRY_US
+
+
+cdef void _on_resync(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    a.flags &= ~<uint16_t>A_RESYNCING
+    if a.flags & A_BROKEN_AGAIN:
+        a.flags &= ~<uint16_t>A_BROKEN_AGAIN
+        _ask(w, a, REQUEST_RESYNC, A_RESYNCING)
+    elif m.outcome:
+        a.flags &= ~<uint16_t>A_DESYNCHRONIZED
+        account_touch_dirty(&w.table, a)
 
 
 cdef void _on_message(Worker *w, Message_ *m) noexcept nogil:
@@ -404,72 +468,35 @@ cdef void _on_message(Worker *w, Message_ *m) noexcept nogil:
         return
     if m.kind == M_ACCOUNT:
         _on_account(w, a, m)
+        _resume(w, a)
     elif m.kind == M_IDENTITY:
-        a.flags &= ~<uint16_t>A_RESOLVING
-        if m.outcome == ID_UNKNOWN:
-            if a.hold != NULL:    # no answer: the tick asks again after a while, until the hold is over
-                a.hold.retry_us = w.hold_clock_us + RETRY_US
-            return
-        a.flags &= ~<uint16_t>A_STALE
-        _take_identity(w, a, m)
+        _on_identity(w, a, m)
     elif m.kind == M_STATUS:
         a.flags &= ~<uint16_t>A_ASKING_STATUS
         a.status_s = <uint32_t>(w.now_us // 1000000)
-        if m.outcome and a.upstream_status != m.upstream_status:
-            a.upstream_status = m.upstream_status
-            account_touch_dirty(&w.table, a)
-    elif m.kind == M_RESYNC:
-        a.flags &= ~<uint16_t>A_RESYNCING
         if m.outcome:
-            a.flags &= ~<uint16_t>A_DESYNCHRONIZED
-            account_touch_dirty(&w.table, a)
-        return
-    _resume(w, a)
+            _set_upstream_status(w, a, m.upstream_status)
+        _resume(w, a)
+    elif m.kind == M_RESYNC:
+        _on_resync(w, a, m)
 
 
-cdef void worker_collect(Worker *w, DirtyRows *out) noexcept nogil:
-    """Copies every dirty entry out. Entries that find no room stay dirty and go with the next collection."""
-    cdef Account *a
-    cdef DirtyRow *row
-    cdef void *grown
-    while w.table.dirty_head != 0:
-        if out.n == out.capacity:
-            grown = zl_realloc(MEM_QUEUE, out.rows, (<size_t>out.capacity * 2 + 256) * sizeof(DirtyRow))
-            if grown == NULL:
-                out.failed = 1
-                break
-            out.rows = <DirtyRow *>grown
-            out.capacity = out.capacity * 2 + 256
-        a = account_pop_dirty(&w.table)
-        row = &out.rows[out.n]
-        row.rev = a.rev
-        row.last_seq = a.last_seq
-        row.host_id = a.host_id
-        row.upstream_status = a.upstream_status
-        row.local_status = a.local_status
-        row.desynchronized = (a.flags & A_DESYNCHRONIZED) != 0
-        memcpy(row.data, a.data, 32)
-        memcpy(row.head, a.head, 32)
-        row.did_n = <uint16_t>account_did(a, row.did)
-        out.n += 1
-
-
-cdef void _answer_collect(DirtyRows *rows) noexcept nogil:
+cdef void _collect(Worker *w, DirtyRows *rows) noexcept nogil:
+    dirty_collect(&w.table, rows)
     zl_store32(&rows.done, 1)
     zl_futex_wake(&rows.done, 1)
 
 
-cdef void _messages(Worker *w) noexcept nogil:
-    """Takes what Python threads have sent, in order."""
+cdef void _messages(Worker *w, bint ending) noexcept nogil:
+    """Takes what Python threads have sent, in order. At the end only those who wait for us are answered."""
     cdef Node *node = inlet_take(&w.inlet.messages)
     cdef Message_ *m
     while node != NULL:
         m = <Message_ *>node
         node = node.next
         if m.kind == M_COLLECT:
-            worker_collect(w, m.rows)
-            _answer_collect(m.rows)
-        else:
+            _collect(w, m.rows)
+        elif not ending:
             _on_message(w, m)
         zl_free(m)
 
@@ -493,7 +520,7 @@ cdef void _frames(Worker *w, Frame *f) noexcept nogil:
         n += 1
         if n % BATCH == 0:
             w.now_us = zl_realtime_us()
-            _messages(w)
+            _messages(w, False)
             _tick_when_due(w)
 
 
@@ -506,19 +533,22 @@ cdef void *_main(void *arg) noexcept nogil:
     cdef Worker *w = <Worker *>arg
     cdef Frame *f
     cdef uint64_t began
+    cdef bint clock_wrong
     w.ticked_us = zl_monotonic_us()
+    w.now_us = zl_realtime_us()
     while not zl_load32(&w.stopping):
         w.now_us = zl_realtime_us()
-        _messages(w)
+        _messages(w, False)
         f = NULL
-        if not zl_load32(&_clock_wrong):
+        clock_wrong = zl_load32(&_clock_wrong)
+        if not clock_wrong:
             f = <Frame *>inlet_take(&w.inlet.frames)
         if f != NULL:
             began = zl_monotonic_us()
             _frames(w, f)
             zl_bump64(&w.busy_us, zl_monotonic_us() - began)
         else:
-            inlet_wait(w.inlet, TICK_MS)
+            inlet_wait(w.inlet, TICK_MS, not clock_wrong)
         _tick_when_due(w)
     worker_abandon(w)
     return NULL
@@ -527,27 +557,19 @@ cdef void *_main(void *arg) noexcept nogil:
 cdef void worker_abandon(Worker *w) noexcept nogil:
     """At the end: lets queued and held frames go and answers who waits for us."""
     cdef Frame *f
-    cdef Node *node
-    cdef Message_ *m
     _frames(w, <Frame *>inlet_take(&w.inlet.frames))
     while w.oldest_hold != NULL:
         f = _end_hold(w, w.oldest_hold)
         while f != NULL:
             _let_go(_next_held(w, &f))
-    node = inlet_take(&w.inlet.messages)
-    while node != NULL:
-        m = <Message_ *>node
-        node = node.next
-        if m.kind == M_COLLECT:
-            worker_collect(w, m.rows)
-            _answer_collect(m.rows)
-        zl_free(m)
+    _messages(w, True)
 
 
 cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys) noexcept nogil:
     """Takes the worker's memory. 0, or -1; on failure worker_free cleans up."""
     memset(w, 0, sizeof(Worker))
     w.index = index
+    w.hold_clock_us = 1
     w.inlet = inlet(index)
     memset(w.inlet, 0, sizeof(w.inlet[0]))
     if scratch_init(&w.scratch, SCRATCH_BYTES) != 0:

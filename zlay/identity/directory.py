@@ -148,7 +148,7 @@ class Asker:
             parsed = parse_did(did, allow_private=self._allow_private)
         except DidError as exc:
             # No such DID can ever be looked up: as conclusive as an answer.
-            return _no_document(did, "not_found", str(exc))
+            return _no_document(did, "not_found", _now_us(), str(exc))
         self._recycle()
         if parsed.host is not None:
             return self._resolve_web(parsed, parsed.host)
@@ -186,17 +186,19 @@ class Asker:
     def _ask_plc(self, url: str, did: str, deadline: float) -> Identity | HttpResponse:
         """The directory's answer; the response where it answers nothing about the DID."""
         timeout_s = min(REQUEST_TIMEOUT_S, deadline - time.monotonic())
+        asked_us = _now_us()
         response = self._plc.get(f"{url}/{did}", timeout_s=timeout_s, max_body_bytes=MAX_DOCUMENT_BYTES, accept=ACCEPT)
         if response.status == 200:
-            return read_document(did, response.json(), _now_us())
+            return read_document(did, response.json(), asked_us)
         if response.status == 410 or (response.status == 404 and b"not available" in response.body):
-            return _no_document(did, "tombstoned")  # G2: the server's code says it with a 404
+            return _no_document(did, "tombstoned", asked_us)  # G2: the server's code says it with a 404
         if response.status == 404:
-            return _no_document(did, "not_found")
+            return _no_document(did, "not_found", asked_us)
         return response
 
     def _resolve_web(self, parsed: Did, host: str) -> Identity:
         scheme = "http" if host.partition(":")[0] == "localhost" else "https"
+        asked_us = _now_us()
         try:
             response = self._web.get(
                 f"{scheme}://{host}/.well-known/did.json",
@@ -205,12 +207,12 @@ class Asker:
                 accept=ACCEPT,
             )
             if response.status == 200:
-                return read_document(parsed.did, response.json(), _now_us())
+                return read_document(parsed.did, response.json(), asked_us)
         except (HttpFault, DocumentError) as exc:
             # A name that does not resolve may do so in a minute: never taken for conclusive.
             return _failed(parsed.did, str(exc), systemic=False)
         if response.status in (404, 410):
-            return _no_document(parsed.did, "not_found")
+            return _no_document(parsed.did, "not_found", asked_us)
         return _failed(parsed.did, f"status {response.status}", systemic=False)
 
 
@@ -222,8 +224,8 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _no_document(did: str, outcome: Outcome, detail: str = "") -> Identity:
-    return Identity(did, outcome, None, 0, b"", _now_us(), detail)
+def _no_document(did: str, outcome: Outcome, asked_us: int, detail: str = "") -> Identity:
+    return Identity(did, outcome, None, 0, b"", asked_us, detail)
 
 
 def _failed(did: str, detail: str, *, systemic: bool) -> Identity:

@@ -23,7 +23,7 @@ class Identity:
     pds: str | None  # normalised host of #atproto_pds: "host" or "host:port", lower case; None = none usable
     key_type: int  # crypto.KeyType: 0 none, 1 K-256, 2 P-256
     key: bytes  # the point as found, 33 (compressed) or 65 (uncompressed) bytes; b"" = none
-    resolved_us: int
+    resolved_us: int  # when the answer was asked for: what changed later is not in it
     detail: str = ""  # of a failure
     systemic: bool = False  # failed because the directory as a whole does not answer: the clock of a hold stands still
 
