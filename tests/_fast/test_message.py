@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,9 +34,6 @@ from tests.reference.car_ref import read_car
 from tests.reference.drisl_ref import Cid
 from tests.reference.frame_ref import decode_frame
 from zlay._fast import message, syntax
-
-if TYPE_CHECKING:
-    import random
 
 SEQ_MAX = 2**53 - 1
 FRAME_MAX = 5_000_000 - 18

@@ -297,7 +297,7 @@ def test_first_event_below_the_cursor_ends(kind: str) -> None:
 
 @pytest.mark.parametrize("broken_seq", [2**53 - 1, 900_000, 1], ids=["huge", "ahead", "behind"])
 def test_a_broken_frame_moves_no_seq(kind: str, broken_seq: int) -> None:
-    """A seq that jumps counts only in a well-formed frame: a broken one costs itself, not the good ones after it (R6)."""
+    """A seq that jumps counts only in a well-formed frame: a broken one costs itself, not the good ones after it."""
     server = Server(kind, cursor=99)
     regressions = _count("seq_regression")
     broken = event(broken_seq, 50)[:-1]
@@ -313,6 +313,7 @@ def test_a_broken_first_frame_is_no_new_numbering(kind: str) -> None:
     server.send(frame(BINARY, event(3, 50)[:-1]) + message(1_001))
     assert [row[1] for row in _collect(2)] == [0, 1_001]
     assert reader.alive(server.index)
+
 
 def test_hundred_undecodable_frames_end_the_connection(kind: str) -> None:
     """Bad frames go to the workers for their verdict; 100 in a row end the connection."""
