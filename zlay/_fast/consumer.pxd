@@ -68,6 +68,7 @@ cdef struct Consumer:            # made by accept(); its own thread's until C_EN
     uint32_t reason              # EndReason
     uint64_t last_write_us
     uint64_t deadline_us         # of FINISHING and CLOSING
+    bint stop_seen               # the order to stop has been taken in
     uint64_t input_window_us     # start of the second in which input_bytes came
     uint64_t input_bytes
     ClientParser parser

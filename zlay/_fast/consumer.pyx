@@ -413,12 +413,13 @@ cdef void _read_input(Consumer *c, uint64_t now) noexcept nogil:
 cdef void _check_time(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
     """Deadlines, and the order to stop."""
     cdef uint32_t stop = zl_load32(&_stop_code)
+    if stop and not c.stop_seen:
+        c.stop_seen = True
+        c.deadline_us = min(c.deadline_us, zl_load64(&_stop_deadline_us))
+        _finish(c, END_SHUTDOWN, <uint16_t> stop, b"shutting down", NULL, 0, zl_load64(&_stop_deadline_us))
     if c.state != C_STREAMING:
         if now >= c.deadline_us:
             zl_store32(&c.state, C_ENDED)
-        return
-    if stop:
-        _finish(c, END_SHUTDOWN, <uint16_t> stop, b"shutting down", NULL, 0, zl_load64(&_stop_deadline_us))
         return
     if not blocked:
         return
@@ -448,7 +449,7 @@ cdef bint _wait(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
     cdef int i, n, timeout = _wait_ms(c, now)
     cdef bint readable = False
     if blocked or throttled or c.state != C_STREAMING:
-        fds[0].fd = _stop_fd if c.state == C_STREAMING else -1
+        fds[0].fd = -1 if c.stop_seen else _stop_fd
         fds[0].events = POLLIN
         fds[1].fd = c.fd
         fds[1].events = (POLLOUT if blocked else 0) | (0 if throttled else POLLIN)

@@ -1,0 +1,450 @@
+"""Consumers over real sockets: every cursor, live and replay, control frames, slow and bad ones, shutdown."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import cbor2
+import pytest
+
+from tests.eventlog.support import WAIT_S, append, fill, message, opened, until
+from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, hang_up_all, masked
+from zlay._fast import segments
+from zlay.firehose.consumers import Consumers, TooManyConsumers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zlay.eventlog.log import EventLog
+
+
+@contextmanager
+def serving(
+    data_dir: Path, *, limit: int = 2_000, per_address: int = 2_000, tick_ms: float | None = None, **times: float
+) -> Iterator[tuple[EventLog, Consumers]]:
+    """A log of small segments, and its consumers."""
+    with opened(data_dir, segment_entries=5) as log:
+        consumers = Consumers(limit=limit, limit_per_address=per_address, tick_ms=tick_ms)
+        consumers.start(**times)
+        try:
+            yield log, consumers
+        finally:
+            consumers.stop(1001, 2.0)
+            hang_up_all()
+
+
+def ended(consumers: Consumers, reason: str, n: int = 1) -> None:
+    """Wait until so many consumers have ended with a reason, since the test began."""
+    until(f"no consumer ended with {reason}", lambda: consumers.disconnects()[reason] >= n)
+
+
+def error_of(data: bytes) -> str:
+    """The name in an error frame."""
+    header = cbor2.dumps({"op": -1})
+    assert data.startswith(header)
+    name = cbor2.loads(data[len(header) :])["error"]
+    assert isinstance(name, str)
+    return name
+
+
+def test_every_cursor_of_five_segments(tmp_path: Path) -> None:
+    """Each cursor in and around a log of five segments gets exactly the events above it, then live ones, no gap, no
+    duplicate; below the window OutdatedCursor comes first, above it FutureCursor ends the stream."""
+    with serving(tmp_path) as (log, consumers):
+        fill(log, 35)
+        segments.retain(0, 1, 0, 11, 0)  # events 1 to 10 fall out: segments 11, 16, 21, 26, 31 are left
+        assert log.oldest_seq == 11
+        clients: dict[int, tuple[Client, int]] = {}
+        for cursor in range(40):
+            client = Client.connect(consumers, cursor)
+            if cursor > 35:
+                assert error_of(client.frame()[1]) == "FutureCursor"
+                assert client.close_code() == 1008
+                continue
+            if 0 < cursor < 10:
+                opcode, data = client.frame()
+                assert opcode == BINARY
+                assert cbor2.loads(data[len(cbor2.dumps({"t": "#info", "op": 1})) :])["name"] == "OutdatedCursor"
+            first = max(cursor + 1, 11)
+            assert client.seqs(36 - first) == list(range(first, 36))
+            clients[cursor] = client, first
+        live = Client.connect(consumers, None)
+        assert live.quiet()
+        fill(log, 7)
+        for client, _ in clients.values():
+            assert client.seqs(7) == list(range(36, 43))
+        assert live.seqs(7) == list(range(36, 43))
+        by_id = {row.id: row for row in consumers.stats()}
+        for client, first in clients.values():
+            row = by_id[client.ident]
+            assert (row.first_seq, row.next_seq, row.lag, row.events) == (first, 43, 0, 43 - first)
+        assert consumers.disconnects()["future_cursor"] >= 4
+
+
+def test_bytes_are_those_of_the_log(tmp_path: Path) -> None:
+    """Frames of every size come through whole, byte for byte, over TCP."""
+    with serving(tmp_path) as (log, consumers):
+        sizes = [0, 100, 126, 65_536, 3_000_000, 5, 70_000, 4_900_000, 1]
+        texts = [str(i) * size for i, size in enumerate(sizes)]
+        client = Client.connect(consumers, 0, tcp=True)
+        for text in texts:
+            append(log, text)
+        for i, text in enumerate(texts):
+            assert client.frame() == (BINARY, message(i + 1, text))
+
+
+def test_replay_meets_live_without_gap_or_duplicate(tmp_path: Path) -> None:
+    """Consumers that join while events are being logged, from anywhere, see each event above their cursor once."""
+    with serving(tmp_path) as (log, consumers):
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                append(log, "x" * 300)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            until("no events", lambda: log.published_end > 50)
+            for cursor in (0, 1, 25, log.published_end, log.published_end - 1):
+                client = Client.connect(consumers, cursor)
+                assert client.seqs(400) == list(range(cursor + 1, cursor + 401))
+                client.close()
+            live = Client.connect(consumers)
+            first = live.seq()
+            assert live.seqs(200) == list(range(first + 1, first + 201))
+        finally:
+            stop.set()
+            writer.join()
+
+
+@pytest.mark.parametrize("tick_ms", [0, 2, None])
+def test_many_consumers_all_get_everything(tmp_path: Path, tick_ms: float | None) -> None:
+    """Sixty consumers, woken at once or by the tick, all follow to the head."""
+    with serving(tmp_path, tick_ms=tick_ms) as (log, consumers):
+        clients = [Client.connect(consumers, 0 if i % 2 else None) for i in range(60)]
+        for round_ in range(5):
+            fill(log, 10)
+            for client in clients:
+                assert client.seqs(10) == list(range(round_ * 10 + 1, round_ * 10 + 11))
+        assert consumers.count() == 60
+        assert consumers.totals()["wakes"] >= 1
+
+
+def test_a_log_that_starts_high_and_gaps(tmp_path: Path) -> None:
+    """A cursor inside numbers that were left out goes on after them."""
+    with opened(tmp_path, durability="os") as log:
+        fill(log, 5)
+    (tmp_path / "events" / "run.json").unlink()
+    with serving(tmp_path) as (log, consumers):
+        client = Client.connect(consumers, 500)
+        replay = Client.connect(consumers, 3)
+        assert replay.seqs(2) == [4, 5]
+        fill(log, 2)
+        assert client.seqs(2) == replay.seqs(2) == [1_000_006, 1_000_007]
+        assert Client.connect(consumers, 500).seqs(1) == [1_000_006]
+
+
+def test_damaged_events_are_passed_over(tmp_path: Path) -> None:
+    """An event that cannot be read costs consumers that event only."""
+    with serving(tmp_path) as (log, consumers):
+        fill(log, 12)
+        path = tmp_path / "events" / f"{6:020}.index"
+        data = bytearray(path.read_bytes())
+        data[64 * 2] ^= 1
+        path.write_bytes(data)
+        (tmp_path / "events" / f"{1:020}.index").unlink()
+        assert Client.connect(consumers, 0).seqs(6) == [6, 8, 9, 10, 11, 12]
+
+
+def test_cursor_0_of_a_log_whose_first_events_are_not_written_yet(tmp_path: Path) -> None:
+    """Who comes while the very first events are still in the buffer gets them, too."""
+    for attempt in range(10):
+        with serving(tmp_path / f"{attempt}") as (log, consumers):
+            for _ in range(3):
+                append(log, "x")
+            assert Client.connect(consumers, 0).seqs(3) == [1, 2, 3]
+
+
+# ---- control frames -------------------------------------------------------------------------------------------------
+
+
+def test_pings_are_answered_between_frames(tmp_path: Path) -> None:
+    """A pong stands at a frame boundary, answers the latest ping, and loses no event."""
+    with serving(tmp_path) as (log, consumers):
+        texts = ["x" * 400_000] * 12
+        client = Client.connect(consumers, 0, buffers=8_192)
+        for text in texts:
+            append(log, text)
+        until("the consumer is not behind", lambda: any(row.blocked_s > 0 for row in consumers.stats()))
+        client.sock.sendall(masked(PING, b"first") + masked(PING, b"second"))
+        frames = []
+        while len(frames) < 13:
+            frames.append(client.frame())
+        pongs = [data for opcode, data in frames if opcode == PONG]
+        assert b"second" in pongs
+        assert next(data for opcode, data in frames if opcode == BINARY) == message(1, texts[0])
+        while sum(opcode == BINARY for opcode, _ in frames) < 12:
+            frames.append(client.frame())
+        events = [data for opcode, data in frames if opcode == BINARY]
+        assert events == [message(i + 1, text) for i, text in enumerate(texts)]
+        # The pong did not wait for the end of the backlog.
+        assert frames[-1][0] == BINARY
+
+
+def test_idle_consumers_are_pinged(tmp_path: Path) -> None:
+    """A ping goes out only when nothing was written for a while; a pong is read past."""
+    with serving(tmp_path, ping_s=0.2) as (log, consumers):
+        client = Client.connect(consumers)
+        assert client.frame() == (PING, b"")
+        client.sock.sendall(masked(PONG))
+        begin = time.monotonic()
+        while time.monotonic() - begin < 0.6:
+            append(log, "busy")
+            opcode, _ = client.frame()
+            assert opcode == BINARY
+        assert client.frame() == (PING, b"")
+
+
+def test_the_consumers_close_is_answered(tmp_path: Path) -> None:
+    """The close handshake: same code back, end of stream, counted as the consumer's own wish."""
+    with serving(tmp_path) as (_log, consumers):
+        before = consumers.disconnects()["client_closed"]
+        client = Client.connect(consumers)
+        client.sock.sendall(masked(CLOSE, b"\x0f\xa0mine"))
+        assert client.frame() == (CLOSE, b"\x0f\xa0")
+        assert client.sock.recv(1) == b""
+        client.close()
+        ended(consumers, "client_closed", before + 1)
+        bare = Client.connect(consumers)
+        bare.sock.sendall(masked(CLOSE))
+        assert bare.frame() == (CLOSE, b"")
+
+
+def test_text_and_any_other_messages_are_ignored(tmp_path: Path) -> None:
+    """A consumer may talk; nobody listens, and its stream goes on (A3)."""
+    with serving(tmp_path) as (log, consumers):
+        client = Client.connect(consumers, received=masked(1, b"early")[:3])
+        client.sock.sendall(masked(1, b"early")[3:] + masked(1, b"{}") + masked(2, bytes(100)))
+        for i in range(20):
+            client.sock.sendall(masked(1, b"t" * 100))
+            append(log, "x")
+            assert client.seq() == i + 1
+
+
+@pytest.mark.parametrize("bad", [b"\x89\x00", b"\x83\x80\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 50])
+def test_bad_frames_end_the_connection_with_1002(tmp_path: Path, bad: bytes) -> None:
+    """What breaks RFC 6455 (unmasked, unknown opcodes, garbage) is closed with 1002 and counted."""
+    with serving(tmp_path) as (_log, consumers):
+        before = consumers.disconnects()["protocol_error"]
+        client = Client.connect(consumers)
+        client.sock.sendall(bad)
+        assert client.close_code() == 1002
+        ended(consumers, "protocol_error", before + 1)
+
+
+def test_bytes_that_came_with_the_upgrade_count(tmp_path: Path) -> None:
+    """Frames that the consumer sent together with its request are heard."""
+    with serving(tmp_path) as (_log, consumers):
+        client = Client.connect(consumers, received=masked(PING, b"early"))
+        assert client.frame() == (PONG, b"early")
+        assert Client.connect(consumers, received=b"\x89\x00").close_code() == 1002
+
+
+def test_a_consumer_that_hangs_up_is_let_go(tmp_path: Path) -> None:
+    """End of stream and reset, idle or behind, end the thread; nobody else notices."""
+    with serving(tmp_path) as (log, consumers):
+        before = consumers.disconnects()["client_gone"]
+        other = Client.connect(consumers)
+        Client.connect(consumers).close()
+        ended(consumers, "client_gone", before + 1)
+        for _ in range(20):
+            append(log, "x" * 300_000)
+        behind = Client.connect(consumers, 0, tcp=True, buffers=65_536)
+        behind.frame()
+        behind.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        behind.close()
+        ended(consumers, "client_gone", before + 2)
+        assert other.seqs(20) == list(range(1, 21))
+        assert consumers.count() == 1
+
+
+# ---- slow ones -----------------------------------------------------------------------------------------------------
+
+
+def test_a_consumer_that_never_reads_is_too_slow(tmp_path: Path) -> None:
+    """No progress while behind, for long enough: ended, counted; a consumer that reads is not touched."""
+    with serving(tmp_path, slow_s=0.3, error_s=0.2) as (log, consumers):
+        before = consumers.disconnects()["too_slow"]
+        stuck = Client.connect(consumers, buffers=4_096)
+        reader = Client.connect(consumers)
+        for i in range(30):
+            append(log, "x" * 300_000)
+            assert reader.seq() == i + 1
+        ended(consumers, "too_slow", before + 1)
+        assert consumers.count() == 1
+        stuck.close()
+
+
+def test_too_slow_is_said_where_it_can_be(tmp_path: Path) -> None:
+    """When the consumer reads again in time, it gets the rest of its frame, the error frame, and close 1008 (A18)."""
+    with serving(tmp_path, slow_s=0.2, error_s=WAIT_S) as (log, consumers):
+        client = Client.connect(consumers, buffers=4_096)
+        for _ in range(10):
+            append(log, "x" * 500_000)
+        until("not finishing", lambda: any(row.state == "finishing" for row in consumers.stats()))
+        opcode, data = client.frame()
+        expected = 1
+        while error := data == message(expected, "x" * 500_000):
+            expected += 1
+            opcode, data = client.frame()
+        assert not error
+        assert opcode == BINARY
+        assert error_of(data) == "ConsumerTooSlow"
+        assert client.close_code() == 1008
+
+
+def test_slow_but_steady_is_not_too_slow(tmp_path: Path) -> None:
+    """Progress counts, however little: a consumer that takes some bytes now and then stays."""
+    with serving(tmp_path, slow_s=0.5) as (log, consumers):
+        before = consumers.disconnects()["too_slow"]
+        client = Client.connect(consumers, buffers=4_096)
+        for _ in range(20):
+            append(log, "x" * 100_000)
+        begin = time.monotonic()
+        while time.monotonic() - begin < 1.5:
+            client.sock.recv(20_000)
+            time.sleep(0.05)  # the consumer's own slowness
+        assert consumers.disconnects()["too_slow"] == before
+        assert consumers.count() == 1
+
+
+def test_a_position_that_fell_out_of_the_window_is_too_slow(tmp_path: Path) -> None:
+    """A consumer so far behind that its next event is gone ends with ConsumerTooSlow; the segment it was reading is
+    read to its end."""
+    with serving(tmp_path) as (log, consumers):
+        before = consumers.disconnects()["retention"]
+        for _ in range(30):
+            append(log, "x" * 200_000)
+        assert log.wait_synced(30, WAIT_S)
+        client = Client.connect(consumers, 0, buffers=4_096)
+        assert client.seq() == 1
+        segments.retain(0, 1, 0, 2**64 - 1, 0)
+        assert log.oldest_seq == 26
+        assert client.seqs(4) == [2, 3, 4, 5]
+        assert error_of(client.frame()[1]) == "ConsumerTooSlow"
+        assert client.close_code() == 1008
+        ended(consumers, "retention", before + 1)
+        assert log.status()["segments_held_bytes"] == 0
+
+
+def test_a_flood_of_pings_costs_one_pong_at_a_time(tmp_path: Path) -> None:
+    """A consumer that pings without reading is bounded by TCP and ends as too slow; one that reads is served on."""
+    with serving(tmp_path, slow_s=0.5, error_s=0.2) as (log, consumers):
+        flood = Client.connect(consumers, tcp=True, buffers=65_536)
+        flood.sock.settimeout(0.2)
+        other = Client.connect(consumers)
+        for _ in range(30):
+            append(log, "x" * 200_000)
+        sent = 0
+        begin = time.monotonic()
+        while time.monotonic() - begin < 10:
+            try:
+                sent += flood.sock.send(masked(PING, b"p" * 125) * 100)
+            except (TimeoutError, OSError):
+                break
+        assert other.seqs(30) == list(range(1, 31))
+        until("the flood goes on", lambda: consumers.count() == 1)
+        flood.close()
+
+
+def test_chatter_is_throttled_not_the_stream(tmp_path: Path) -> None:
+    """More input than the limit is left to TCP for the rest of a second, while events still go out."""
+    with serving(tmp_path) as (log, consumers):
+        client = Client.connect(consumers)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        chatter = threading.Thread(target=client.sock.sendall, args=(masked(1, b"t" * 125) * 1_500,))
+        chatter.start()
+        for i in range(10):
+            append(log, "x")
+            assert client.seq() == i + 1
+        chatter.join(WAIT_S)
+        assert not chatter.is_alive()
+
+
+# ---- limits, shutdown ---------------------------------------------------------------------------------------------
+
+
+def test_limits_in_all_and_per_address(tmp_path: Path) -> None:
+    """A consumer beyond a limit is refused before its upgrade; a place is free again when one has ended."""
+    with serving(tmp_path, limit=3, per_address=2) as (_log, consumers):
+        a = Client.connect(consumers, address="a")
+        Client.connect(consumers, address="a")
+        with pytest.raises(TooManyConsumers, match="address"):
+            consumers.admit("a")
+        consumers.admit("b")
+        with pytest.raises(TooManyConsumers):
+            consumers.admit("c")
+        consumers.release("b")
+        Client.connect(consumers, address="b")
+        a.close()
+
+        def place_free() -> bool:
+            try:
+                consumers.admit("a")
+            except TooManyConsumers:
+                return False
+            return True
+
+        until("the place is not given back", place_free)
+
+
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_shutdown_closes_everybody(tmp_path: Path, code: int) -> None:
+    """At shutdown each consumer gets the rest of its frame and a close; who does not read is cut at the deadline."""
+    with serving(tmp_path) as (log, consumers):
+        idle = Client.connect(consumers)
+        behind = Client.connect(consumers, buffers=4_096)
+        for _ in range(10):
+            append(log, "x" * 300_000)
+        assert idle.seqs(10) == list(range(1, 11))
+        assert behind.frame() == (BINARY, message(1, "x" * 300_000))
+        begin = time.monotonic()
+        stopper = threading.Thread(target=consumers.stop, args=(code, 1.0))
+        stopper.start()
+        assert idle.close_code() == code
+        stopper.join(WAIT_S)
+        assert not stopper.is_alive()
+        assert time.monotonic() - begin < 3
+        assert consumers.count() == 0
+        with pytest.raises(RuntimeError):
+            Client.connect(consumers)
+
+
+def test_consumers_cost_a_known_amount(tmp_path: Path) -> None:
+    """Three hundred idle consumers cost under 40 KiB of memory each, and nothing is left when they have gone."""
+    from zlay._fast import mem
+
+    def rss() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4_096
+
+    with serving(tmp_path) as (log, consumers):
+        fill(log, 50)
+        Client.connect(consumers, 0).seqs(50)
+        before = rss()
+        clients = [Client.connect(consumers, 0) for _ in range(300)]
+        for client in clients:
+            client.seqs(50)
+        assert (rss() - before) / len(clients) < 40 * 1024 + 12 * 1024  # the test's own socket and objects come on top
+        for client in clients:
+            client.close()
+        until("consumers left", lambda: consumers.count() == 1)
+        consumers.stats()
+    assert mem.usage()["consumer"][0] == 0
