@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import time
@@ -83,6 +84,38 @@ def test_idle_connection_closed_by_the_server(client: HttpClient) -> None:
     with FakeHttp(answer) as server:
         assert get(client, server) == b"1"
         assert get(client, server) == b"2"
+
+
+def test_machine_without_a_family(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of a family that this machine does not have costs a try; having none at all is an HttpFault."""
+    without: set[socket.AddressFamily] = set()
+    whole = socket.getaddrinfo
+    real = socket.socket
+
+    def both(host: str, port: int, **kwargs: int) -> list[object]:
+        six = (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))
+        return [six, *whole(host, port, **kwargs)]
+
+    def lacking(family: socket.AddressFamily, *args: int, fileno: int | None = None) -> socket.socket:
+        if family in without and fileno is None:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *args, fileno=fileno)
+
+    with FakeHttp(lambda *_: reply(200, b"ok")) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        monkeypatch.setattr(socket, "socket", lacking)
+        without.add(socket.AF_INET6)
+        assert get(client, server) == b"ok"
+        client.close()
+        without.add(socket.AF_INET)
+        assert fault_of(client, server) == "connect"
+
+
+def test_nothing_said_unasked_is_an_answer(client: HttpClient) -> None:
+    """Bytes after an answer are not taken for the answer to the next question."""
+    with FakeHttp(lambda request, _: reply(200, request.path.encode()) + reply(200, b"/lie")) as server:
+        assert get(client, server, "/a") == b"/a"
+        assert get(client, server, "/b") == b"/b"
 
 
 def test_body_without_length(client: HttpClient) -> None:

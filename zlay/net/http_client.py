@@ -214,6 +214,8 @@ class _Connection:
         """Ready for another request? Then forgets the last."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
+        if self._http.trailing_data[0]:  # said unasked: it would be taken for the answer to the next question
+            return False
         self._http.start_next_cycle()
         return True
 
@@ -287,7 +289,11 @@ def _addresses(
 def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: float) -> socket.socket:
     failure: OSError = TimeoutError("no time left")
     for family, address in addresses[:ADDRESSES_TRIED]:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as exc:  # a family that this machine does not have, or no descriptor
+            failure = exc
+            continue
         try:
             sock.settimeout(_left_s(until))
             sock.connect(address)
