@@ -96,10 +96,10 @@ def test_machine_without_a_family(client: HttpClient, monkeypatch: pytest.Monkey
         six = (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))
         return [six, *whole(host, port, **kwargs)]
 
-    def lacking(family: socket.AddressFamily, *args: int, fileno: int | None = None) -> socket.socket:
+    def lacking(family: socket.AddressFamily, kind: int, proto: int = 0, fileno: int | None = None) -> socket.socket:
         if family in without and fileno is None:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return real(family, *args, fileno=fileno)
+        return real(family, kind, proto, fileno)
 
     with FakeHttp(lambda *_: reply(200, b"ok")) as server:
         monkeypatch.setattr(socket, "getaddrinfo", both)
