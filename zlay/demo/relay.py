@@ -96,4 +96,6 @@ class RelayChild:
                 self.process.kill()
         status = self.process.wait()
         self._reader.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
         return status

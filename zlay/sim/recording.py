@@ -24,7 +24,7 @@ from zlay.sim.messages import error_frame
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from zlay.sim.actors import Host
@@ -36,6 +36,7 @@ MAGIC = b"ZLAYREC1"
 SEGMENT_BYTES = 4 << 20  # a host's frames are written out when so many have gathered ...
 TOTAL_BYTES = 256 << 20  # ... or everybody's when all hosts together have so many
 SENDFILE_BYTES = 1 << 20  # handed to a socket at a time
+_WS_HEAD_BYTES = {126: 4, 127: 10}  # by the second byte; 2 for any other (RFC 6455, 5.2)
 RECORDED_MIX = {"rotate": 0, "migrate": 0, "handle": 0}  # what would make a document that is served later untrue
 
 
@@ -161,6 +162,15 @@ class Recording:
     def events(self) -> int:
         """Number of frames in all."""
         return sum(len(segment.seqs) for segments in self.segments for segment in segments)
+
+    def frames(self, host: int) -> Iterator[bytes]:
+        """The messages of one host in order, without their WebSocket heads."""
+        for segment in self.segments[host]:
+            raw = os.pread(self.fd, segment.size, segment.offset)
+            at = 0
+            for end in segment.ends:
+                yield raw[at + _WS_HEAD_BYTES.get(raw[at + 1], 2) : end]
+                at = end
 
     def directory(self, urls: list[str]) -> Directory:
         """The directory of the recorded accounts, with their hosts where they are served now."""

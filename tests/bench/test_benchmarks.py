@@ -1,0 +1,110 @@
+"""Every benchmark measures, on the least that it can measure on. What it finds is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.deps import oracle_python
+from tests.fixtures import ROOT
+from zlay._fast import streams
+from zlay.bench import inputs
+from zlay.bench.cli import BENCHMARKS, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FEW = ("--runs", "5", "--events", "60", "--accounts", "8")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The object that one benchmark prints; it must exit 0."""
+    assert main([*arguments, "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def check(result: dict[str, Any], name: str) -> None:
+    """A main figure of the benchmark's name and sensible numbers in all."""
+    assert result["benchmark"] == name
+    assert result["figures"][0]["name"] == name
+    assert result["runs"] == 5
+    for figure in result["figures"]:
+        assert figure["name"] == name or figure["name"].startswith(name + ".")
+        assert figure["bound"] > 0
+        assert figure["ratio"] > 0
+        assert figure["met"] == (figure["ratio"] >= figure["target"])
+        by_ratio = figure["value"] / figure["bound"]
+        assert (
+            by_ratio == pytest.approx(figure["ratio"], rel=1e-3)
+            or 1 / by_ratio == pytest.approx(figure["ratio"], rel=1e-3)
+            or figure["value"] <= 0
+        )
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - {"ingest"}))
+def test_a_benchmark_measures(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints its figures beside their bounds and exits 0 whatever they are."""
+    check(run(capsys, name, *FEW), name)
+
+
+def test_verify_measures_two_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --threads 2 the figure is the rate of two threads, each with accounts of its own."""
+    result = run(capsys, "verify", "--threads", "2", *FEW)
+    check(result, "verify")
+    assert result["params"]["threads"] == 2
+
+
+def test_decode_measures_libipld(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --no-hash the bound is libipld in an ordinary interpreter."""
+    oracle_python()  # skips where it is not installed
+    result = run(capsys, "decode", "--no-hash", *FEW)
+    check(result, "decode")
+    assert result["params"]["hash"] is False
+
+
+@pytest.mark.e2e
+def test_ingest_measures_a_relay(capsys: pytest.CaptureFixture[str]) -> None:
+    """The cost of a real relay's event, sockets to durable log, is measured beside verify."""
+    result = run(capsys, "ingest", "--hosts", "2", *FEW)
+    check(result, "ingest")
+
+
+def test_a_benchmark_that_cannot_measure_says_why() -> None:
+    """Exit 1 and a line on stderr when there is nothing to measure on; 2 for fewer runs than a median needs."""
+    command = [sys.executable, "-m", "zlay.bench", "verify"]
+    failed = subprocess.run(
+        [*command, "--events", "0", "--runs", "5"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("bench: ")
+    refused = subprocess.run([*command, "--runs", "1"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+
+
+def test_a_stream_passes_only_what_is_good(tmp_path: Path) -> None:
+    """What is measured are real verdicts: a commit left out or changed ends the pass with its reason."""
+    path = tmp_path / "recording"
+    inputs.recording(path, events=60, hosts=1, accounts=2, p256_share=0.5, only_commits=True)
+    found = inputs.read_corpus(path)
+    stream = streams.Stream(found.frames, found.keys)
+    assert stream.events == 60
+    assert stream.bytes == sum(map(len, found.frames))
+    assert stream.judge() > 0
+    assert stream.judge(parse_keys=True) > 0
+    assert stream.least() > 0
+    assert stream.least(parse_keys=True) > 0
+    gap = streams.Stream(found.frames[:20] + found.frames[24:], found.keys)
+    with pytest.raises(ValueError, match="missing_prev_data"):
+        gap.judge()
+    swapped = dict(zip(found.keys, reversed(found.keys.values()), strict=True))
+    with pytest.raises(ValueError, match=r"hold_identity|does not hold"):
+        streams.Stream(found.frames, swapped).judge()
+    with pytest.raises(ValueError, match="no commits"):
+        streams.Stream([], found.keys)
+    with pytest.raises(ValueError, match="no key of did:plc:"):
+        streams.Stream(found.frames, {})

@@ -1,0 +1,9 @@
+"""`python -m zlay.bench`."""
+
+from __future__ import annotations
+
+import sys
+
+from zlay.bench.cli import main
+
+sys.exit(main())
