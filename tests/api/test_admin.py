@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.api.conftest import PASSWORD, LiveRelay
 from tests.api.support import request_bytes
+from tests.live import PASSWORD, LiveRelay
 from zlay.api import admin
 from zlay.api.message import Request, XrpcError
 

@@ -11,8 +11,8 @@ from tests.api.support import UPGRADE, request_bytes, wait_until
 from tests.reference.consumer import SUBSCRIBE, RefusedError, StreamError, StrictConsumer
 
 if TYPE_CHECKING:
-    from tests.api.conftest import LiveRelay
     from tests.api.support import Client
+    from tests.live import LiveRelay
 
 PUBLIC_PORT = 0
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from tests.api.conftest import LiveRelay
     from tests.api.support import Answer, Client
+    from tests.live import LiveRelay
 
 SYNC = "/xrpc/com.atproto.sync."
 HEAD = cid_text(CID_B)

@@ -8,6 +8,7 @@ the interpreter's own objects always live in its built-in mimalloc. Main thread,
 from __future__ import annotations
 
 import ctypes.util
+import functools
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from zlay import logs
 from zlay.errors import ConfigError, StartError
 
-__all__ = ["PACKAGES", "ensure", "loaded"]
+__all__ = ["PACKAGES", "ensure", "loaded", "running_on"]
 
 MARK = "ZLAY_REEXECUTED"  # set for the new process, so that a library that does not load cannot make it loop
 PACKAGES = {  # name -> (library, Debian packages)
@@ -54,10 +55,28 @@ def _library(name: str) -> Path:
     raise StartError(f"ZLAY_ALLOCATOR={name}: {soname} is not installed (Debian: apt-get install {package})")
 
 
-def loaded(name: str) -> bool:
-    """Whether a library whose file name contains `name` is mapped into this process."""
+def _mapped() -> set[str]:
+    """The files of all libraries in this process, symbolic links resolved, as the kernel lists them."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    return any(name in line.rpartition("/")[2] for line in maps.splitlines() if ".so" in line)
+    return {path for line in maps.splitlines() if (path := "/" + line.partition("/")[2].rstrip()) != "/"}
+
+
+def loaded(library: Path) -> bool:
+    """Whether this library is mapped into this process; one without a folder: one of that name in any."""
+    if library.is_absolute() or "/" in str(library):
+        return str(library.resolve()) in _mapped()
+    stem = library.name.partition(".so")[0]
+    return any(Path(path).name.startswith(stem + ".so") for path in _mapped())
+
+
+@functools.cache
+def running_on() -> str:
+    """The known allocator this process runs on, by what is mapped into it; glibc when it is none of them."""
+    files = [Path(path).name for path in _mapped()]
+    for name, (soname, _) in PACKAGES.items():
+        if any(file.startswith(soname.partition(".so")[0] + ".so") for file in files):
+            return name
+    return "glibc"
 
 
 def _command() -> list[str]:
@@ -68,10 +87,10 @@ def _command() -> list[str]:
 def ensure(name: str) -> None:
     """Goes on only under the allocator `name`; otherwise this process becomes a new one. StartError, ConfigError."""
     if name in ("", "glibc"):
-        log.info("allocator", name="glibc" if "LD_PRELOAD" not in os.environ else "LD_PRELOAD of the caller")
+        log.info("allocator", name=running_on())  # another one when the caller has set LD_PRELOAD himself
         return
     library = _library(name)
-    if loaded(library.name.split(".so")[0]):
+    if loaded(library):
         log.info("allocator", name=name, library=str(library))
         return
     if os.environ.get(MARK) == name:
@@ -80,4 +99,7 @@ def ensure(name: str) -> None:
     earlier = environment.get("LD_PRELOAD")
     environment["LD_PRELOAD"] = f"{library}:{earlier}" if earlier else str(library)
     environment[MARK] = name
-    os.execve(sys.executable, _command(), environment)
+    try:
+        os.execve(sys.executable, _command(), environment)
+    except OSError as exc:
+        raise StartError(f"ZLAY_ALLOCATOR={name}: zlay cannot start itself again: {exc.strerror}") from None

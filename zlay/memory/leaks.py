@@ -38,7 +38,7 @@ class LeakTrace:
         self._frames = frames
         self._limit_bytes = limit_bytes
         self._folder = folder
-        self._lock = threading.Lock()  # one report at a time
+        self._lock = threading.Lock()  # one report at a time, and no end of the tracing meanwhile
         self._stopped_at = 0
         self._before: tracemalloc.Snapshot | None = None
 
@@ -49,13 +49,20 @@ class LeakTrace:
             self._before = self._snapshot()
 
     def check_limit(self) -> None:
-        """Stops tracing when its own memory has reached the limit. Housekeeping calls this."""
-        if self._frames and tracemalloc.is_tracing():
-            used = tracemalloc.get_tracemalloc_memory()
+        """Stops tracing when its own memory has reached the limit. Housekeeping calls this.
+
+        Not while a report is made: on a free-threaded interpreter a stop in the middle of a snapshot is a crash.
+        """
+        if not self._frames or not self._lock.acquire(blocking=False):
+            return
+        try:
+            used = tracemalloc.get_tracemalloc_memory() if tracemalloc.is_tracing() else 0
             if used > self._limit_bytes:
                 tracemalloc.stop()
                 self._stopped_at = used
                 log.warning("leak tracing stopped: it has used up its limit", used=used, limit=self._limit_bytes)
+        finally:
+            self._lock.release()
 
     def _snapshot(self) -> tracemalloc.Snapshot:
         own = (tracemalloc.__file__, linecache.__file__, __file__)  # a report must not report itself
@@ -82,6 +89,7 @@ class LeakTrace:
             return path
 
     def _python_part(self) -> list[str]:
+        """Requires `_lock`."""
         if not self._frames:
             return ["Python allocations: not traced (LEAK_TRACE=0)"]
         if not tracemalloc.is_tracing():
@@ -96,7 +104,7 @@ class LeakTrace:
             "",
             f"Grown most since the start ({TOP} sites):",
         ]
-        assert self._before is not None
+        assert self._before is not None  # there is a trace, so `start` has run
         key = "traceback" if self._frames > 1 else "lineno"
         for n, entry in enumerate(snapshot.compare_to(self._before, key)[:TOP]):
             frame = entry.traceback[-1]

@@ -5,6 +5,7 @@ All in bytes. Reading it costs some milliseconds of kernel time (smaps_rollup): 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from zlay.memory import libc
 
 __all__ = ["measure", "rss_bytes", "smaps"]
 
-PAGE_BYTES = 4096
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 KIB = 1024
 
 
