@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from zlay import __version__, gil
 from zlay._fast import host as chost
 from zlay._fast import mem, pipeline, pool, reader, requests, verdicts
-from zlay.memory import ledger
+from zlay.memory import allocator, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,6 +87,7 @@ class Metrics:
         yield from self._log()
         yield from self._hosts()
         yield from self._consumers()
+        yield from self._http()
         yield from self._memory()
 
     def _events(self) -> Iterable[Metric]:
@@ -175,7 +176,11 @@ class Metrics:
         totals = chost.totals()
         yield _gauge("relay_credit_used_bytes", "bytes of frames under way, all hosts", totals["credit_used_bytes"])
         yield _gauge("relay_hosts_waiting", "hosts whose reader waits for credit", totals["waiting"])
-        yield _counter("relay_rate_limited", "seconds readers waited for credit", totals["waited_s"])
+        yield _counter(
+            "relay_rate_limited",
+            "seconds readers waited: for credit, pool, workers or a first cursor",
+            totals["waited_s"],
+        )
 
     def _consumers(self) -> Iterable[Metric]:
         consumers = self._relay.consumers
@@ -187,6 +192,14 @@ class Metrics:
         for reason, n in consumers.disconnects().items():
             ends.add_metric([reason], n)
         yield ends
+
+    def _http(self) -> Iterable[Metric]:
+        http = self._relay.http
+        yield _gauge("relay_http_connections", "HTTP connections open, consumers apart", http.connections)
+        yield _gauge("relay_http_waiting", "requests that handlers have or will have", http.waiting)
+        yield _counter("relay_http_requests", "HTTP requests", http.requests)
+        yield _counter("relay_http_refused", "connections and requests over a limit", http.refused)
+        yield _gauge("relay_ready", "1 = /_readyz says so", 0 if self._relay.readiness() else 1)
 
     def _memory(self) -> Iterable[Metric]:
         measured = self._measured()
@@ -206,7 +219,7 @@ class Metrics:
             if n:
                 threads.add_metric([name], n)
         yield threads
-        info = GaugeMetricFamily("relay_build_info", "version of this relay", labels=["version"])
-        info.add_metric([__version__], 1)
+        info = GaugeMetricFamily("relay_build_info", "version of this relay", labels=["version", "allocator"])
+        info.add_metric([__version__, allocator.running_on()], 1)
         yield info
         yield _gauge("relay_gil_enabled", "1 = the GIL has been turned on", 0 if gil.is_off() else 1)
