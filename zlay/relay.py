@@ -23,7 +23,7 @@ from zlay._fast import pipeline, pool, reader
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
-from zlay.errors import HostRefused, StartError, StateError, ZlayError
+from zlay.errors import HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.firehose.consumers import Consumers
 from zlay.hosts.connection import starter
@@ -165,8 +165,9 @@ class Relay:
             self.registry,
             starter(config.host_reader),
             DialRules(f"zlay/{__version__} (atproto-relay)", allow_private=private),
+            max_hosts=config.relay_max_hosts,
         )
-        self.registry.on_added = self._dial
+        self.registry.on_added = self.dialer.add
         self.status_checker = StatusChecker(
             self.registry,
             next_request=self.link.next_status_check,
@@ -212,7 +213,7 @@ class Relay:
         spawn("housekeeping", self.housekeeping.run)
         self.crawl.add(config.relay_hosts, "config")
         spawn("dialer", self.dialer.run)
-        for host_id in self.registry.dialled_ids()[: config.relay_max_hosts]:
+        for host_id in self.registry.dialled_ids():
             self.dialer.add(host_id)
         if self.seeder is not None:
             spawn("seeder", self.seeder.run)
@@ -222,13 +223,6 @@ class Relay:
             log.info("listening", address=address, port=port, serves=what)
         log.info("started", version=__version__, hosts=len(self.registry.dialled_ids()), seq=self.log.appended_end,
                  workers=config.workers, seconds=round(time.monotonic() - self._started_s, 2))  # fmt: skip
-
-    def _dial(self, host_id: int) -> None:
-        """A host that is new, woken or unbanned. Beyond RELAY_MAX_HOSTS it waits for a start with a higher limit."""
-        if self.dialer.report(host_id) is None and self.dialer.stats()["hosts"] >= self.config.relay_max_hosts:
-            log.warn_rate("max-hosts", "a host is not dialled: RELAY_MAX_HOSTS is reached", host_id=host_id)
-            return
-        self.dialer.add(host_id)
 
     def _run_rechecks(self) -> None:
         while not self._stopping:
@@ -267,7 +261,8 @@ class Relay:
         running = self.supervisor.join(within(THREADS_DEADLINE_S))
         applied = self.applier.finish(within(LOG_DEADLINE_S))
         self.registry.flush()
-        self.log.close(within(LOG_DEADLINE_S))
+        with contextlib.suppress(RuntimeError):  # a consumer's thread that did not end reads on: it dies with us
+            self.log.close(within(LOG_DEADLINE_S))
         pipeline.close()
         self.http.close()
         with contextlib.suppress(StateError):
@@ -444,11 +439,9 @@ def main(config: Config) -> int:
     try:
         relay.start()
         reason = signals.wait()
-    except ZlayError:
+        log.info("stopping", reason=reason)
+        if config.leak_trace:
+            relay.leaks.report(reason)
+    finally:  # whatever it was: what has come is synced and noted
         relay.stop()
-        raise
-    log.info("stopping", reason=reason)
-    if config.leak_trace:
-        relay.leaks.report(reason)
-    relay.stop()
     return 0

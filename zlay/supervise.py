@@ -52,9 +52,9 @@ class Supervisor:
         watched = _Watched(name)
         thread = threading.Thread(target=self._run, args=(watched, target), name=name, daemon=True)
         watched.thread = thread
+        thread.start()  # raises where there is no thread to be had: then there is none to be joined
         with self._lock:
             self._watched.append(watched)
-        thread.start()
 
     def _run(self, watched: _Watched, target: Callable[[], None]) -> None:
         pause = FIRST_PAUSE_S

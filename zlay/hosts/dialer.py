@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dialer", "HostReport"]
 
+MAX_HOSTS = 10_000  # RELAY_MAX_HOSTS
 MAX_IN_FLIGHT = 512  # dials; a dial on the real network is four round trips, and a tenth of the hosts is dead
 DNS_THREADS = 8
 DESCRIPTOR_PAUSE_S = 1.0
@@ -109,12 +110,15 @@ class Dialer:
         rules: DialRules,
         policy: BackoffPolicy | None = None,
         *,
+        max_hosts: int = MAX_HOSTS,
         max_in_flight: int = MAX_IN_FLIGHT,
         dns_threads: int = DNS_THREADS,
         seed: int | None = None,
     ) -> None:
+        """`max_hosts`: more are not dialled, in the order added; a host that is removed makes room for later ones."""
         self._registry = registry
         self._start_reader = start_reader
+        self._max_hosts = max_hosts
         self._rules = rules
         self._policy = policy or BackoffPolicy()
         self._max_in_flight = max_in_flight
@@ -264,6 +268,9 @@ class Dialer:
                     reader.stop(host.index)
 
     def _add(self, host_id: int) -> None:
+        if len(self._hosts) >= self._max_hosts:
+            log.warn_rate("max-hosts", "a host is not dialled: RELAY_MAX_HOSTS is reached", host_id=host_id)
+            return
         target = self._ask_registry(host_id)
         if target is None:
             return
@@ -468,7 +475,9 @@ class Dialer:
         self._counts.failures[kind] = self._counts.failures.get(kind, 0) + 1
         host.last_failure = Failure(kind, text, time.time_ns() // 1000, host.backoff.failures, delay_s)
         retry_s = round(delay_s, 1)
-        log.warn_rate(f"{host.name}:{kind}", "host failed", host=host.name, kind=kind, text=text, retry_s=retry_s)
+        # What our settings or this build forbid holds for thousands of hosts at once: one line says it of all.
+        key = text if kind == "config" else f"{host.name}:{kind}"
+        log.warn_rate(key, "host failed", host=host.name, kind=kind, text=text, retry_s=retry_s)
         self._tell(host, "offline" if host.backoff.offline or kind == "config" else "idle", host.last_failure)
         self._plan(host, delay_s)
 

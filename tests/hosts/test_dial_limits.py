@@ -1,0 +1,105 @@
+"""How many hosts are dialled, and how much is said of those that cannot be."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zlay import logs
+from zlay._fast import host, pool, reader
+from zlay.hosts.backoff import BackoffPolicy
+from zlay.hosts.connection import starter
+from zlay.hosts.dial import DialRules
+from zlay.hosts.dialer import Dialer
+from zlay.hosts.interface import DialTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zlay.hosts.interface import Failure, HostStatus
+
+DEADLINE_S = 20.0
+FIRST_ID = 950_000
+QUICK = BackoffPolicy(first_s=0.01, most_s=0.05, least_s=0.001)
+
+
+class Registry:
+    """Hosts by id, and an event for each status told."""
+
+    def __init__(self, names: list[str], *, no_tls: bool) -> None:
+        self.targets = {}
+        for n, name in enumerate(names):
+            host_id = FIRST_ID + host.count() + n
+            self.targets[host_id] = DialTarget(host_id, host.new(host_id, name), name, no_tls)
+        self.told = threading.Semaphore(0)
+
+    def host(self, host_id: int) -> DialTarget | None:
+        """See HostRegistry."""
+        return self.targets.get(host_id)
+
+    def cursor_for_dial(self, host_id: int) -> int | None:
+        """See HostRegistry."""
+        return None
+
+    def new_epoch(self, host_id: int) -> int:
+        """See HostRegistry."""
+        return 1
+
+    def set_status(self, host_id: int, status: HostStatus, failure: Failure | None) -> None:
+        """See HostRegistry."""
+        self.told.release()
+
+
+@pytest.fixture(autouse=True)
+def sink() -> Iterator[None]:
+    """Frames go nowhere."""
+    pool.init(32 << 20)
+    reader.collect_here()
+    yield
+    assert reader.stop_all(DEADLINE_S) == 0
+    reader.take_ends()
+    reader.collected()
+    pool.close()
+
+
+def run(dialer: Dialer, registry: Registry, wanted: int) -> None:
+    """Adds all hosts at once, waits until `wanted` statuses were told and the last command was taken, and stops."""
+    for host_id in registry.targets:
+        dialer.add(host_id)
+    thread = threading.Thread(target=dialer.run)
+    thread.start()
+    try:
+        for _ in range(wanted):
+            assert registry.told.acquire(timeout=DEADLINE_S)
+    finally:
+        dialer.stop()
+        thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def test_hosts_added_at_once_keep_to_the_limit() -> None:
+    """However fast hosts are added, no more than `max_hosts` of them are dialled."""
+    registry = Registry(["127.0.0.1:9"] * 40, no_tls=True)  # the discard port: nobody listens
+    rules = DialRules("zlay/test", allow_private=True)
+    dialer = Dialer(registry, starter("native"), rules, QUICK, max_hosts=3)
+    run(dialer, registry, 6)  # each of them twice
+    assert dialer.stats()["hosts"] == 3
+
+
+def test_what_holds_for_all_hosts_is_said_once(tmp_path: Path) -> None:
+    """A thousand hosts that this build cannot dial are one line in the log, not a thousand."""
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    logs.configure("json", "info", fd)
+    try:
+        registry = Registry([f"pds{n}.example.com" for n in range(1000)], no_tls=False)
+        run(Dialer(registry, starter("native"), DialRules("zlay/test"), QUICK), registry, 1000)
+    finally:
+        logs.configure()
+        os.close(fd)
+    lines = [line for line in path.read_text().splitlines() if "wss://" in line]
+    assert len(lines) == 1
