@@ -21,7 +21,6 @@ from tests.state.support import (
     did,
     rev,
 )
-from zlay._fast import host as chost
 from zlay._fast import verdicts
 from zlay.api.router import PROCEDURES_AT_ONCE
 from zlay.api.xrpc import cid_text
@@ -212,16 +211,6 @@ def test_hosts_that_have_sent_something(live: LiveRelay, public: Client, pds: Fa
     assert silent["status"] in ("idle", "offline")
     assert refused(ask(public, "getHostStatus", "hostname=other.example.com"), 404, "HostNotFound")
     assert refused(ask(public, "getHostStatus"), 400, "InvalidRequest")
-
-
-def test_hosts_keep_their_seq_over_a_restart(live: LiveRelay, pds: FakePds) -> None:
-    """A host that was read before a restart is listed after it, connected or not (E20)."""
-    relay = live.relay
-    row = relay.registry.add([NewHost(pds.hostname, "admin", no_tls=True)])[0]
-    chost.set_epoch(row.index, row.epoch, 77)  # as the registry does with a stored cursor
-    view = relay.host(pds.hostname)
-    assert view is not None
-    assert view.last_seq in (77, 45)
 
 
 # --- requestCrawl ---
