@@ -1,13 +1,11 @@
 """Consumers of the firehose: one C thread each, a position in the log, sendfile to the socket (design 8)."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zlay._fast.client_frames cimport ClientParser
-from zlay._fast.segments cimport Segment
+from zlay._fast.ranges cimport Range
 
 cdef enum:
-    RANGE_ENTRIES = 64           # events of one sendfile at most, about 350 KB of ordinary frames
-    RANGE_BYTES = 1 << 20        # ... and bytes, one frame at least
     OUT_BYTES = 256              # a pong and a close together
     PEER_BYTES = 64              # an address with port
 
@@ -46,12 +44,7 @@ cdef struct Consumer:            # made by accept(); its own thread's until C_EN
     uint64_t blocked_us          # CLOCK_MONOTONIC since when its socket takes nothing; 0 = it does
     uint32_t state
     # its thread only
-    Segment *segment             # held, or NULL
-    int64_t offset               # in the segment: [offset, end) is still to be sent
-    int64_t end
-    int64_t range_start
-    uint32_t range_n             # events of the range
-    uint64_t ends[64]            # where each of them ends
+    Range range                  # what is being sent
     uint8_t *lead                # info or error frame, sent at the next frame boundary
     uint32_t lead_n
     uint32_t lead_at

@@ -5,33 +5,28 @@ however far it is behind; what it does wrong ends its own connection only, with 
 connected stream socket whose upgrade has been answered; the log is open while consumers live.
 
 Threads: one plain OS thread per consumer, which never attaches to the interpreter. It waits on its socket and the
-shared wake-up together: an epoll of its own with the socket and, edge-triggered, one eventfd of all. One write to it
-wakes every waiting consumer, no wake-up is lost between two waits, and nobody has to read it empty. A consumer whose
-socket takes nothing waits for the socket alone. The waker thread writes the eventfd at most once per tick while
-consumers are many; while they are few, the log's writer does it at once.
-
-`_lock` guards the lists and the count. Settings are constant while consumers live.
+wake-up of all together, in an epoll of its own (see waker.pyx); one whose socket takes nothing waits for that alone.
+`_lock` guards the lists. Settings are constant while consumers live.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strncpy
 
-from atomics cimport (zl_add32, zl_add64_relaxed, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
-                      zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64)
+from atomics cimport (zl_add64_relaxed, zl_bump64, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us,
+                      zl_realtime_us, zl_store32, zl_store64)
 from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, F_GETFL,
                      F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_WR,
                      TCP_NODELAY, TCP_USER_TIMEOUT, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno,
                      eventfd, fcntl, nanosleep, poll, pollfd, recv, send, sendfile, setsockopt, shutdown, timespec,
                      write)
-from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlock
+from threads cimport zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlock
 
 from zlay._fast.client_frames cimport CLIENT_CLOSE, CLIENT_MORE, CLIENT_PING, client_feed
-from zlay._fast.log cimport log_published_end, log_set_wake
 from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
-from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, IndexEntry, entry_inside, entry_valid,
-                                  segment_acquire, segment_entries, segment_release, segments_count_damage,
-                                  segments_oldest)
+from zlay._fast.ranges cimport RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_next
+from zlay._fast.segments cimport segments_count_damage
+from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
 __all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnects", "start", "stats", "stop", "take_ends"]
 
@@ -41,16 +36,11 @@ cdef enum:
     INPUT_PER_SECOND = 65536     # of a consumer's own bytes; more is left to TCP, which then holds the consumer
     THROTTLED_WAIT_MS = 20       # how often a throttled consumer looks for new events
     WAIT_MS = 60000              # longest sleep of a consumer
-    WAKER_MS = 1000              # ... and of the waker
-    RETIRED_GRACE_US = 600000000  # how long a segment may be read to its end after retention has unlinked it
     DEAD_PEER_MS = 75000         # TCP_USER_TIMEOUT: unacknowledged for so long = gone
     CLOSE_WAIT_US = 3000000      # for the consumer's close, after ours
     LEAVE_US = 1000000           # after the last deadline, for threads to see it
+    LEAVE_LOOK_NS = 2000000      # how often close_all looks who is left
     ROOM_MORE = 16               # for consumers that come while a list is made
-    FEW = 32                     # consumers that are woken at once
-    TICK_PER_CONSUMER_US = 20
-    TICK_MOST_US = 5000
-    CLOSE_NORMAL = 1000
     CLOSE_PROTOCOL = 1002
     CLOSE_POLICY = 1008
     CLOSE_INTERNAL = 1011
@@ -61,12 +51,6 @@ cdef enum Flush:
     FLUSH_MORE                   # go on
     FLUSH_FAILED                 # the connection is gone
 
-cdef enum Range:
-    RANGE_READY
-    RANGE_NONE
-    RANGE_RETIRED
-    RANGE_FAILED
-
 # --- under _lock ---
 cdef zl_mutex _lock
 cdef Consumer *_live = NULL
@@ -74,27 +58,19 @@ cdef Consumer *_ended = NULL     # waiting for take_ends()
 cdef uint64_t _next_id = 1
 
 # --- atomics ---
-cdef uint32_t _count = 0
 cdef uint32_t _stop_code = 0     # nonzero: everybody closes with it
 cdef uint64_t _stop_deadline_us = 0
-cdef uint32_t _wake_word = 0
-cdef uint32_t _waker_asleep = 0
-cdef uint32_t _waker_stop = 0
 cdef uint64_t _disconnects[END_COUNT]
 cdef uint64_t _bytes = 0         # sent to all, ever
 cdef uint64_t _events = 0
-cdef uint64_t _wakes = 0
 
 # --- settings, constant while consumers live ---
-cdef int _wake_fd = -1
 cdef int _stop_fd = -1
-cdef int64_t _tick_us = -1       # negative = by the number of consumers
 cdef uint64_t _slow_us = 60000000
 cdef uint64_t _ping_us = 30000000
 cdef uint64_t _error_us = 5000000
 cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
 cdef uint32_t _too_slow_n = 0
-cdef pthread_t _waker
 cdef bint _running = False
 
 REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
@@ -102,146 +78,7 @@ REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retent
 STATES = ("streaming", "finishing", "closing", "ended")
 
 
-# --- waking ----------------------------------------------------------------------------------------------------------
-
-cdef void _signal(int fd) noexcept nogil:
-    cdef uint64_t one = 1
-    write(fd, &one, 8)
-
-
-cdef int64_t _tick() noexcept nogil:
-    """Microseconds between two wake-ups by now; 0 = at once."""
-    cdef uint32_t n
-    if _tick_us >= 0:
-        return _tick_us
-    n = zl_load32(&_count)
-    return 0 if n <= FEW else min(<int64_t> n * TICK_PER_CONSUMER_US, <int64_t> TICK_MOST_US)
-
-
-cdef void _on_publish() noexcept nogil:
-    """In the log's writer."""
-    if zl_load32(&_count) == 0:
-        return
-    if _tick() == 0:
-        zl_bump64(&_wakes, 1)
-        _signal(_wake_fd)
-        return
-    zl_add32(&_wake_word, 1)
-    if zl_load32(&_waker_asleep):
-        zl_futex_wake(&_wake_word, 1)
-
-
-cdef void *_waker_main(void *arg) noexcept nogil:
-    """The waker: at once after a quiet time, then at most once per tick."""
-    cdef uint32_t seen = 0, word
-    cdef timespec ts
-    ts.tv_sec = 0
-    while not zl_load32(&_waker_stop):
-        zl_store32(&_waker_asleep, 1)
-        word = zl_load32(&_wake_word)
-        if word == seen:
-            zl_futex_wait(&_wake_word, seen, WAKER_MS)
-            continue
-        zl_store32(&_waker_asleep, 0)
-        seen = word
-        zl_bump64(&_wakes, 1)
-        _signal(_wake_fd)
-        ts.tv_nsec = <long> (_tick() * 1000)
-        nanosleep(&ts, NULL)
-    return NULL
-
-
 # --- what to send -------------------------------------------------------------------------------------------------
-
-cdef int _hold_segment(Consumer *c, uint64_t seq) noexcept nogil:
-    """Sees to it that the segment of seq is held. A Range: READY = it is, and c.next_seq is in it."""
-    cdef uint64_t at
-    cdef int found
-    if c.segment != NULL and seq <= zl_load64(&c.segment.last_seq):
-        at = zl_load64(&c.segment.retired_us)
-        if at and zl_monotonic_us() - at > RETIRED_GRACE_US:
-            return RANGE_RETIRED
-        return RANGE_READY
-    if c.segment != NULL:
-        segment_release(c.segment)
-        c.segment = NULL
-    while True:
-        found = segment_acquire(seq, &c.segment, &at)
-        if found == SEG_BUSY:
-            return RANGE_FAILED
-        if found == SEG_LOST:
-            segments_count_damage(1)
-            seq = at
-            continue
-        if found != SEG_FOUND:
-            return RANGE_NONE
-        if at != seq and seq < segments_oldest():
-            return RANGE_RETIRED
-        zl_store64(&c.next_seq, at)
-        return RANGE_READY
-
-
-cdef int _next_range(Consumer *c) noexcept nogil:
-    """The next events of the held segment that stand in one piece: a Range. The position moves over damaged ones."""
-    cdef IndexEntry entries[RANGE_ENTRIES]
-    cdef uint64_t published = log_published_end(), seq, last, end = 0
-    cdef uint32_t want
-    cdef int n, i, held
-    cdef IndexEntry *e
-    while True:
-        seq = zl_load64(&c.next_seq)
-        if seq > published:
-            return RANGE_NONE
-        held = _hold_segment(c, seq)
-        if held != RANGE_READY:
-            return held
-        seq = zl_load64(&c.next_seq)
-        last = zl_load64(&c.segment.last_seq)
-        if seq > published:
-            return RANGE_NONE
-        want = <uint32_t> min(min(last, published) - seq + 1, <uint64_t> RANGE_ENTRIES)
-        n = segment_entries(c.segment, seq, want, entries)
-        if n < 0:
-            return RANGE_FAILED
-        if n == 0:
-            if zl_load64(&c.segment.last_seq) == SEG_OPEN_END:
-                return RANGE_NONE                # being written again after a failed sync
-            segments_count_damage(last - seq + 1)
-            zl_store64(&c.next_seq, last + 1)
-            continue
-        c.range_n = 0
-        for i in range(n):
-            e = &entries[i]
-            if not entry_valid(seq + i, e) or not entry_inside(zl_load64(&c.segment.frames_bytes), e):
-                break
-            if c.range_n == 0:
-                c.range_start = <int64_t> e.offset
-            elif e.offset != end or end - <uint64_t> c.range_start + e.length > RANGE_BYTES:
-                break
-            end = e.offset + e.length
-            c.ends[c.range_n] = end
-            c.range_n += 1
-        if c.range_n:
-            c.offset = c.range_start
-            c.end = <int64_t> end
-            return RANGE_READY
-        segments_count_damage(1)
-        zl_store64(&c.next_seq, seq + 1)
-
-
-cdef void _cut_range(Consumer *c) noexcept nogil:
-    """Nothing of the range after the frame being sent: something else has to go out at the next boundary."""
-    cdef uint32_t i
-    if c.offset == c.range_start:
-        c.end = c.offset
-        c.range_n = 0
-        return
-    for i in range(c.range_n):
-        if <int64_t> c.ends[i] >= c.offset:
-            c.end = <int64_t> c.ends[i]
-            c.range_n = i + 1
-            return
-
 
 cdef void _put_control(Consumer *c, uint8_t opcode, const uint8_t *payload, uint32_t n) noexcept nogil:
     """Appends an unmasked control frame to out, which has room: a pong and a close at most."""
@@ -269,8 +106,8 @@ cdef void _finish(Consumer *c, int reason, uint16_t code, const char *text, uint
         c.lead_n = lead_n
         c.lead_at = 0
         c.lead_owned = False
-    if c.offset < c.end:
-        _cut_range(c)
+    if c.range.offset < c.range.end:
+        range_cut(&c.range)
 
 
 cdef void _put_close(Consumer *c) noexcept nogil:
@@ -312,8 +149,8 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
     """One write, of whatever comes next: the rest of a range, lead, control frames, a new range. A Flush."""
     cdef ssize_t n
     cdef int result
-    if c.offset < c.end:
-        n = sendfile(c.fd, c.segment.frames_fd, &c.offset, <size_t> (c.end - c.offset))
+    if c.range.offset < c.range.end:
+        n = sendfile(c.fd, c.range.segment.frames_fd, &c.range.offset, <size_t> (c.range.end - c.range.offset))
         result = _sent(c, n)
         if n > 0:
             zl_bump64(&c.bytes, <uint64_t> n)
@@ -322,11 +159,11 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
             segments_count_damage(1)
             c.reason = END_LOG
             return FLUSH_FAILED
-        if c.offset == c.end and c.range_n:
-            zl_bump64(&c.events, c.range_n)
-            zl_add64_relaxed(&_events, c.range_n)
-            zl_store64(&c.next_seq, c.next_seq + c.range_n)
-            c.range_n = 0
+        if c.range.offset == c.range.end and c.range.n:
+            zl_bump64(&c.events, c.range.n)
+            zl_add64_relaxed(&_events, c.range.n)
+            zl_store64(&c.next_seq, c.next_seq + c.range.n)
+            c.range.n = 0
     elif c.lead_at < c.lead_n:
         n = send(c.fd, c.lead + c.lead_at, c.lead_n - c.lead_at, MSG_DONTWAIT | MSG_NOSIGNAL)
         result = _sent(c, n)
@@ -347,7 +184,7 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
             shutdown(c.fd, SHUT_WR)
         if c.state != C_STREAMING:
             return FLUSH_IDLE
-        result = _next_range(c)
+        result = range_next(&c.range, &c.next_seq)
         if result == RANGE_READY:
             return FLUSH_MORE
         if result == RANGE_NONE:
@@ -379,8 +216,8 @@ cdef void _take_input(Consumer *c, const uint8_t *p, size_t n, uint64_t now) noe
             memcpy(c.pong, c.parser.control, c.parser.control_n)
             c.pong_n = c.parser.control_n
             c.pong_wanted = True
-            if c.state == C_STREAMING and c.offset < c.end:
-                _cut_range(c)
+            if c.state == C_STREAMING and c.range.offset < c.range.end:
+                range_cut(&c.range)
         elif event == CLIENT_CLOSE:
             if c.state == C_STREAMING:
                 _finish(c, END_CLIENT_CLOSED, c.parser.close_code, b"", NULL, 0, now + _error_us)
@@ -500,8 +337,7 @@ cdef void *_consumer_main(void *arg) noexcept nogil:
     _run(c)
     close(c.fd)
     close(c.epoll_fd)
-    if c.segment != NULL:
-        segment_release(c.segment)
+    range_free(&c.range)
     if c.lead_owned:
         zl_free(c.lead)
     zl_add64_relaxed(&_disconnects[c.reason], 1)
@@ -514,7 +350,7 @@ cdef void *_consumer_main(void *arg) noexcept nogil:
         c.next.previous = c.previous
     zl_store32(&c.state, C_ENDED)
     _push_ended(c)
-    zl_add32(&_count, <uint32_t> 0xFFFFFFFF)
+    waker_count(-1)
     zl_unlock(&_lock)
     return NULL
 
@@ -548,25 +384,32 @@ def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, ui
     microseconds; negative = by the number of consumers, 0 = each at once. slow_us: without progress while behind;
     ping_us: after so long without a write; error_us: for the error frame and the close. Raises OSError, RuntimeError.
     """
-    global _wake_fd, _stop_fd, _tick_us, _slow_us, _ping_us, _error_us, _too_slow, _too_slow_n, _running
+    global _stop_fd, _slow_us, _ping_us, _error_us, _too_slow, _too_slow_n, _running
     cdef int error
     if _running:
         raise RuntimeError("consumers are being served already")
-    _wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-    _stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> max(len(too_slow), 1))
-    if _wake_fd < 0 or _stop_fd < 0 or _too_slow == NULL:
-        raise OSError(errno, "cannot serve consumers")
+    if _too_slow == NULL:
+        raise MemoryError
     memcpy(_too_slow, PyBytes_AS_STRING(too_slow), len(too_slow))
     _too_slow_n = <uint32_t> len(too_slow)
-    _tick_us, _slow_us, _ping_us, _error_us = tick_us, slow_us, ping_us, error_us
+    _slow_us, _ping_us, _error_us = slow_us, ping_us, error_us
     zl_store32(&_stop_code, 0)
-    zl_store32(&_waker_stop, 0)
-    error = zl_thread_start(&_waker, STACK_BYTES, b"zlay-waker", _waker_main, NULL)
+    _stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    error = errno if _stop_fd < 0 else waker_start(tick_us)
     if error:
-        raise OSError(error, "cannot start the waker")
-    log_set_wake(_on_publish)
+        _let_go()
+        raise OSError(error, "consumers cannot be served")
     _running = True
+
+
+cdef void _let_go() noexcept:
+    global _stop_fd, _too_slow
+    if _stop_fd >= 0:
+        close(_stop_fd)
+    _stop_fd = -1
+    zl_free(_too_slow)
+    _too_slow = NULL
 
 
 cdef int _prepare(Consumer *c) noexcept nogil:
@@ -585,8 +428,8 @@ cdef int _prepare(Consumer *c) noexcept nogil:
     if epoll_ctl(c.epoll_fd, EPOLL_CTL_ADD, c.fd, &event) != 0:
         return errno
     event.events = EPOLLIN | EPOLLET
-    event.data.fd = _wake_fd
-    if epoll_ctl(c.epoll_fd, EPOLL_CTL_ADD, _wake_fd, &event) != 0:
+    event.data.fd = waker_fd()
+    if epoll_ctl(c.epoll_fd, EPOLL_CTL_ADD, waker_fd(), &event) != 0:
         return errno
     return 0
 
@@ -644,13 +487,13 @@ def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes receive
     if _live != NULL:
         _live.previous = c
     _live = c
-    zl_add32(&_count, 1)
+    waker_count(1)
     error = zl_thread_start(NULL, STACK_BYTES, NULL, _consumer_main, c)
     if error:
         _live = c.next
         if _live != NULL:
             _live.previous = NULL
-        zl_add32(&_count, <uint32_t> 0xFFFFFFFF)
+        waker_count(-1)
     zl_unlock(&_lock)
     if error:
         _discard(c)
@@ -682,7 +525,7 @@ def stats():
     cdef Consumer *copies = NULL
     cdef Consumer *c
     # Copied first: no object is made under the lock, for a collection could then wait for who waits for the lock.
-    room = zl_load32(&_count) + ROOM_MORE
+    room = waker_consumers() + ROOM_MORE
     copies = <Consumer *> zl_malloc(MEM_CONSUMER, room * sizeof(Consumer))
     if copies == NULL:
         raise MemoryError
@@ -702,7 +545,7 @@ def stats():
 
 def count():
     """Consumers connected, events and bytes sent to all of them ever, wake-ups. Any thread."""
-    return (zl_load32(&_count), zl_load64_relaxed(&_events), zl_load64_relaxed(&_bytes), zl_load64_relaxed(&_wakes))
+    return (waker_consumers(), zl_load64_relaxed(&_events), zl_load64_relaxed(&_bytes), waker_wakes())
 
 
 def disconnects():
@@ -713,36 +556,29 @@ def disconnects():
 def close_all(uint16_t code, double deadline_s):
     """Close every consumer with a close code; True = all have ended before the deadline. No new ones from now on."""
     cdef uint64_t deadline = zl_monotonic_us() + <uint64_t> (deadline_s * 1e6)
+    cdef uint64_t one = 1
     cdef timespec ts
     ts.tv_sec = 0
-    ts.tv_nsec = 2000000
+    ts.tv_nsec = LEAVE_LOOK_NS
     with nogil:
         zl_store64(&_stop_deadline_us, deadline)
         zl_store32(&_stop_code, code)
-        _signal(_stop_fd)
-        _signal(_wake_fd)
-        while zl_load32(&_count) and zl_monotonic_us() < deadline + LEAVE_US:
+        write(_stop_fd, &one, 8)
+        waker_now()
+        while waker_consumers() and zl_monotonic_us() < deadline + LEAVE_US:
             nanosleep(&ts, NULL)
-    return zl_load32(&_count) == 0
+    return waker_consumers() == 0
 
 
 def stop(uint16_t code=1001, double deadline_s=3.0):
     """close_all, then end the waker and let everything go. One thread. Raises RuntimeError when a consumer is left."""
-    global _wake_fd, _stop_fd, _too_slow, _running
+    global _running
     if not _running:
         return
     if not close_all(code, deadline_s):
         raise RuntimeError("a consumer thread has not ended")
-    log_set_wake(NULL)
     with nogil:
-        zl_store32(&_waker_stop, 1)
-        zl_add32(&_wake_word, 1)
-        zl_futex_wake(&_wake_word, 1)
-        pthread_join(_waker, NULL)
+        waker_stop()
     take_ends()
-    close(_wake_fd)
-    close(_stop_fd)
-    _wake_fd = _stop_fd = -1
-    zl_free(_too_slow)
-    _too_slow = NULL
+    _let_go()
     _running = False

@@ -1,0 +1,29 @@
+"""Ranges of the log for one reader: which bytes of which segment come next (design 8). See ranges.pyx."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from zlay._fast.segments cimport Segment
+
+cdef enum:
+    RANGE_ENTRIES = 64           # events of one sendfile at most, about 350 KB of ordinary frames
+    RANGE_BYTES = 1 << 20        # ... and bytes, one frame at least
+
+cdef enum RangeOutcome:
+    RANGE_READY
+    RANGE_NONE                   # everything published has been read
+    RANGE_RETIRED                # the position has fallen out of the window
+    RANGE_FAILED                 # the log cannot be read
+
+cdef struct Range:               # zeroed memory is an empty one; its reader's own
+    Segment *segment             # held, or NULL
+    int64_t offset               # in .frames: [offset, end) is still to be sent; sendfile moves it
+    int64_t end
+    int64_t start
+    uint32_t n                   # events from start to end
+    uint64_t ends[64]            # where each of them ends
+
+# A RangeOutcome. Replaces a range that has been sent by the next events from *next_seq on that stand in one piece;
+# *next_seq moves over what is missing or damaged.
+cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil
+cdef void range_cut(Range *r) noexcept nogil             # nothing after the frame being sent
+cdef void range_free(Range *r) noexcept nogil            # lets go of the segment

@@ -1,0 +1,113 @@
+"""From a position in the log to bytes for sendfile: index entries are read and checked, frames are not touched.
+
+Promises: a range holds whole frames of one segment, published and undamaged, without a hole between them; the segment
+is held while it is read, also after retention has unlinked it, for ten minutes. Assumes: one thread per Range.
+This is where events could be hidden from readers: the entries of a range are at hand, and a range may end anywhere.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from atomics cimport zl_load64, zl_monotonic_us, zl_store64
+
+from zlay._fast.log cimport log_published_end
+from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, IndexEntry, entry_inside, entry_valid,
+                                  segment_acquire, segment_entries, segment_release, segments_count_damage,
+                                  segments_oldest)
+
+__all__ = []
+
+cdef enum:
+    RETIRED_GRACE_US = 600000000  # how long a segment may be read to its end after retention has unlinked it
+
+
+cdef int _hold_segment(Range *r, uint64_t *next_seq) noexcept nogil:
+    """Sees to it that the segment of *next_seq is held. A RangeOutcome: READY = it is, and *next_seq is in it."""
+    cdef uint64_t at, seq = zl_load64(next_seq)
+    cdef int found
+    if r.segment != NULL and seq <= zl_load64(&r.segment.last_seq):
+        at = zl_load64(&r.segment.retired_us)
+        return RANGE_RETIRED if at and zl_monotonic_us() - at > RETIRED_GRACE_US else RANGE_READY
+    range_free(r)
+    while True:
+        found = segment_acquire(seq, &r.segment, &at)
+        if found == SEG_BUSY:
+            return RANGE_FAILED
+        if found == SEG_LOST:
+            segments_count_damage(1)
+            seq = at
+            continue
+        if found != SEG_FOUND:
+            return RANGE_NONE
+        if at != seq and seq < segments_oldest():
+            return RANGE_RETIRED
+        zl_store64(next_seq, at)
+        return RANGE_READY
+
+
+cdef void _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexcept nogil:
+    """Of n entries from seq on, as many as are good, follow on one another, and are not too much at once."""
+    cdef uint64_t end = 0
+    cdef const IndexEntry *e
+    cdef int i
+    r.n = 0
+    for i in range(n):
+        e = &entries[i]
+        if not entry_valid(seq + i, e) or not entry_inside(zl_load64(&r.segment.frames_bytes), e):
+            break
+        if r.n == 0:
+            r.start = r.offset = <int64_t> e.offset
+        elif e.offset != end or end - <uint64_t> r.start + e.length > RANGE_BYTES:
+            break
+        end = e.offset + e.length
+        r.ends[r.n] = end
+        r.n += 1
+    r.end = <int64_t> end if r.n else r.offset
+
+
+cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
+    cdef IndexEntry entries[RANGE_ENTRIES]
+    cdef uint64_t published = log_published_end(), seq, last
+    cdef int n, held
+    while zl_load64(next_seq) <= published:
+        held = _hold_segment(r, next_seq)
+        if held != RANGE_READY:
+            return held
+        seq = zl_load64(next_seq)
+        if seq > published:
+            break
+        last = zl_load64(&r.segment.last_seq)
+        n = segment_entries(r.segment, seq, <uint32_t> min(min(last, published) - seq + 1, <uint64_t> RANGE_ENTRIES),
+                            entries)
+        if n < 0:
+            return RANGE_FAILED
+        if n == 0:
+            if zl_load64(&r.segment.last_seq) == SEG_OPEN_END:
+                break                            # being written again after a failed sync
+            segments_count_damage(last - seq + 1)
+            zl_store64(next_seq, last + 1)
+            continue
+        _take(r, seq, entries, n)
+        if r.n:
+            return RANGE_READY
+        segments_count_damage(1)
+        zl_store64(next_seq, seq + 1)
+    return RANGE_NONE
+
+
+cdef void range_cut(Range *r) noexcept nogil:
+    cdef uint32_t i
+    if r.offset == r.start:
+        r.end = r.offset
+        r.n = 0
+        return
+    for i in range(r.n):
+        if <int64_t> r.ends[i] >= r.offset:
+            r.end = <int64_t> r.ends[i]
+            r.n = i + 1
+            return
+
+
+cdef void range_free(Range *r) noexcept nogil:
+    if r.segment != NULL:
+        segment_release(r.segment)
+        r.segment = NULL
