@@ -154,12 +154,15 @@ class Relay:
             recycle_after=config.resolver_recycle_interval,
             on_fault=lambda down: self.link.set_outage("directory", down=down),
         )
+        cursors = CursorCollector(chost.collect_all, anchors=chost.anchors, dedup_from=dedup_from, logged_before=behind)
         self.applier = Applier(
             self._store,
             collect_dirty=self.link.collect_dirty,
             set_applied=self.link.set_applied,
             synced_end=lambda: self.log.synced_end,
-            collect_cursors=CursorCollector(chost.collect_all, dedup_from=dedup_from, logged_before=behind),
+            collect_cursors=cursors,
+            collect_anchors=cursors.anchors,
+            cursors_saved=self.registry.cursors_saved,
         )
         self.dialer = Dialer(
             self.registry,
@@ -307,7 +310,7 @@ class Relay:
             no_tls=entry.no_tls,
             status=entry.status,
             connected=report is not None and report.stage == "streaming",
-            last_seq=stats["last_seq"] or stats["cursor"],
+            last_seq=stats["last_seq"] or stats["cursor"] or None,
             account_count=counts.get(entry.id, 0),
             account_limit=entry.account_limit,
             failed_attempts=report.failures if report is not None else 0,

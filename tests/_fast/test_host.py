@@ -187,12 +187,71 @@ def test_slots_of_an_earlier_epoch_move_no_cursor() -> None:
 
 
 def test_resume_seq() -> None:
-    """After a start a dial goes on from the persisted cursor; with none it is live."""
+    """After a start a dial goes on from the saved cursor, also from 0; with none it is live."""
     index = _new()
     assert host.resume_seq(index) is None
     host.set_epoch(index, 4, 77)
     assert host.resume_seq(index) == 77
     assert host.collect(index, 0) == (77, None)
+    host.set_epoch(index, 5, 0)
+    assert host.resume_seq(index) == 0
+
+
+def test_a_connected_host_is_not_dialled_live_again() -> None:
+    """From its first connection on a host without events has cursor 0, which is collected to be saved."""
+    index = _new()
+    host.connected(index)
+    assert host.resume_seq(index) == 0
+    assert host.collect(index, 0) == (0, None)
+    host.set_epoch(index, 2, 50)
+    host.connected(index)
+    assert host.resume_seq(index) == 50
+
+
+def test_anchor() -> None:
+    """A host's frames go on once a cursor of its epoch that lies just below the first one has been saved."""
+    index = _new()
+    number = host.stats(index)["id"]
+    host.connected(index)
+    host.set_saved(index, 1, 0)  # that of a host without events does not count
+    assert not host.anchored(index, 100)
+    assert not host.anchored(index, 100)
+    assert host.anchors() == [(number, 1, 99)]
+    assert host.collect(index, 0) == (99, None)
+    host.set_saved(index, 1, 98)
+    host.set_saved(index, 2, 99)
+    assert not host.anchored(index, 100)
+    host.set_saved(index, 1, 99)
+    assert host.anchored(index, 100)
+    assert host.anchors() == []
+
+
+def test_anchor_of_each_epoch() -> None:
+    """A new epoch has an anchor of its own; a host with a saved cursor needs none."""
+    index = _new()
+    assert not host.anchored(index, 900)
+    host.set_epoch(index, 2)
+    assert host.anchors() == []
+    host.set_saved(index, 1, 899)  # on its way when the epoch began
+    assert not host.anchored(index, 5)
+    assert host.anchors() == [(host.stats(index)["id"], 2, 4)]
+    host.set_epoch(index, 3, 70)
+    assert host.anchors() == []
+    assert host.anchored(index, 71)
+
+
+def test_share_of_the_queues() -> None:
+    """A host has at most 256 KiB before the workers, but always one frame; what is given back may be taken again."""
+    index, other = _new(), _new()
+    assert host.take_share(index, 200_000)
+    assert not host.take_share(index, 100_000)
+    assert host.take_share(index, 62_144)
+    assert not host.take_share(index, 1)
+    assert host.take_share(other, 5_000_000)
+    assert not host.take_share(other, 1)
+    host.give_share(index, 200_000)
+    assert host.take_share(index, 100_000)
+    assert host.stats(index)["queued_bytes"] == 162_144
 
 
 def test_many_slots_with_a_live_collector() -> None:

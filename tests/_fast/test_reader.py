@@ -63,9 +63,17 @@ class Server:
     """The PDS's end of an upgraded connection."""
 
     def __init__(
-        self, kind: str = "native", leftover: bytes = b"", cursor: int | None = None, credit: int = 8 * MIB
+        self,
+        kind: str = "native",
+        leftover: bytes = b"",
+        cursor: int | None = None,
+        credit: int = 8 * MIB,
+        *,
+        new: bool = False,
     ) -> None:
         self.index = host.new(next(_ids), "pds.example.com", credit)
+        if not new:
+            host.set_epoch(self.index, 1, cursor or 0)  # a host whose cursor has been saved
         self.sock, client = socket.socketpair()
         _open.append(self.sock)
         self.sock.settimeout(DEADLINE_S)
@@ -469,15 +477,86 @@ def test_exhausted_pool_lets_go_of_partial_messages() -> None:
     assert _collect(1)[0][0] == honest.index
 
 
-@pytest.mark.parametrize("waiting", [False, True], ids=["idle", "waiting for credit"])
-def test_stop_is_quick_and_polite(kind: str, waiting: bool) -> None:
-    """A stop ends a connection at once, also one that waits for credit, and says 1001 to the host."""
-    server = Server(kind, credit=1_000)
-    if waiting:
-        server.send(message(1, 5_000) + message(2, 5_000))
-        deadline = time.monotonic() + DEADLINE_S
-        while not host.stats(server.index)["waiting"]:
-            assert time.monotonic() < deadline
+def _until_it_waits(server: Server, what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while host.stats(server.index)["waits_for"] != what:
+        assert time.monotonic() < deadline, f"never waited for {what}"
+
+
+def test_a_new_host_waits_for_its_first_cursor(kind: str) -> None:
+    """No event of a host without a saved cursor goes on before the cursor below it is saved; all do after that."""
+    server, other = Server(kind, new=True), Server(kind)
+    assert host.resume_seq(server.index) == 0  # a kill now, or an end, must not cost what the host sends from here on
+    server.send(frame(BINARY, b"\xff") + message(41) + message(42))
+    _until_it_waits(server, "anchor")
+    other.send(message(1))
+    assert sorted(row[1] for row in _collect(2)) == [0, 1]  # what has no seq need not wait
+    number = host.stats(server.index)["id"]
+    assert [row for row in host.anchors() if row[0] == number] == [(number, 1, 40)]
+    assert host.resume_seq(server.index) == 40
+    host.set_saved(server.index, 1, 40)
+    assert [row[1] for row in _collect(2)] == [41, 42]
+    assert host.anchors() == []
+    assert host.resume_seq(server.index) == 42
+
+
+def test_the_first_event_ever_waits_for_cursor_zero(kind: str) -> None:
+    """The cursor below seq 1 is 0, which is saved like any other and asks for all that the host keeps."""
+    server = Server(kind, new=True)
+    server.send(message(1))
+    _until_it_waits(server, "anchor")
+    assert host.anchors() == [(host.stats(server.index)["id"], 1, 0)]
+    host.set_saved(server.index, 1, 0)
+    assert [row[1] for row in _collect(1)] == [1]
+
+
+def test_an_end_before_the_first_cursor_is_saved(kind: str) -> None:
+    """A connection that ends while its first event waits is dialled again from before that event."""
+    server = Server(kind, new=True)
+    server.send(message(7))
+    _until_it_waits(server, "anchor")
+    reader.stop(server.index)
+    assert server.end().cause == "stopped"
+    assert host.resume_seq(server.index) == 6
+    server.sock, client = socket.socketpair()
+    _open.append(server.sock)
+    reader.start(server.index, client.detach(), b"", 6)
+    server.send(message(7))
+    host.set_saved(server.index, 1, 6)
+    assert [row[1] for row in _collect(1)] == [7]
+
+
+def test_one_host_has_a_share_of_the_queues(kind: str) -> None:
+    """A host that floods has a quarter of a megabyte before the workers, others theirs; a large frame goes alone."""
+    reader.collect_here(as_queue=True)
+    flooding, quiet = Server(kind), Server(kind)
+    stream = b"".join(message(seq, 3_000) for seq in range(1, 150)) + message(150, 1_000_000) + message(151)
+    flooding.sock.setblocking(False)
+    sent = flooding.sock.send(stream)
+    deadline = time.monotonic() + DEADLINE_S
+    while host.stats(flooding.index)["waits_for"] != "share":
+        if select.select([], [flooding.sock], [], 0.001)[1]:
+            sent += flooding.sock.send(stream[sent:])
+        assert time.monotonic() < deadline
+    assert 200_000 < host.stats(flooding.index)["queued_bytes"] <= 262_144
+    quiet.send(message(1))  # takes what came out
+    flooding.send(stream[sent:])
+    rows = _collect(152)
+    assert [row[1] for row in rows if row[0] == flooding.index] == list(range(1, 152))
+    assert host.stats(flooding.index)["queued_bytes"] == 0
+    assert host.stats(flooding.index)["credit_used_bytes"] == 0
+
+
+@pytest.mark.parametrize("waiting", ["nothing", "credit", "share", "anchor"])
+def test_stop_is_quick_and_polite(kind: str, waiting: str) -> None:
+    """A stop ends a connection at once, whatever it waits for, and says 1001 to the host."""
+    reader.collect_here(as_queue=waiting == "share")
+    server = Server(kind, credit=8 * MIB if waiting == "share" else 1_000, new=waiting == "anchor")
+    if waiting != "nothing":
+        size = 200_000 if waiting == "share" else 5_000
+        server.send(message(1, size))
+        server.send(message(2, size))
+        _until_it_waits(server, waiting)
     began = time.monotonic()
     assert reader.stop(server.index)
     end = server.end()

@@ -11,13 +11,18 @@ class Hosts:
 
     def __init__(self) -> None:
         self.progress: list[tuple[int, int, int | None, int | None]] = []
+        self.waiting: list[tuple[int, int, int]] = []
         self.now_s = 0.0
 
     def collector(self, dedup_from: int = 0, **behind: tuple[int, int]) -> CursorCollector:
         """A collector; `h1=(epoch, seq)` = host 1 has events up to seq in the log of an earlier process."""
         logged = {int(name[1:]): value for name, value in behind.items()}
         return CursorCollector(
-            lambda _: self.progress, dedup_from=dedup_from, logged_before=logged, clock_s=lambda: self.now_s
+            lambda _: self.progress,
+            anchors=lambda: self.waiting,
+            dedup_from=dedup_from,
+            logged_before=logged,
+            clock_s=lambda: self.now_s,
         )
 
 
@@ -32,6 +37,17 @@ def test_only_moved_cursors_are_given() -> None:
     assert collect(100)[0] == [HostCursor(1, 1, 11), HostCursor(2, 1, 3)]
     hosts.progress = [(1, 2, 11, None)]
     assert collect(100)[0] == [HostCursor(1, 2, 11)]
+
+
+def test_anchors_are_given_as_long_as_they_are_waited_for() -> None:
+    """A first cursor that a host waits for is given each time, whatever was given before: the last may have failed."""
+    hosts = Hosts()
+    collect = hosts.collector()
+    hosts.progress = [(1, 1, 0, None), (2, 3, 40, None)]
+    hosts.waiting = [(2, 3, 40)]
+    assert collect(100)[0] == [HostCursor(1, 1, 0), HostCursor(2, 3, 40)]
+    assert collect.anchors() == [HostCursor(2, 3, 40)]
+    assert collect.anchors() == [HostCursor(2, 3, 40)]
 
 
 def test_oldest_pending_frame_holds_dedup_from() -> None:

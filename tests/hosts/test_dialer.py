@@ -124,10 +124,14 @@ def rig() -> Iterator[Rig]:
 
 
 def seqs(index: int, n: int) -> list[int]:
-    """Upstream seqs of the next `n` frames of the host."""
+    """Upstream seqs of the next `n` frames of the host. Saves its first cursor, as the applier does."""
     found: list[int] = []
     deadline = time.monotonic() + DEADLINE_S
+    own_id = host.stats(index)["id"]
     while len(found) < n:
+        for host_id, epoch, cursor in host.anchors():
+            if host_id == own_id:
+                host.set_saved(index, epoch, cursor)
         found += [row[1] for row in reader.collected() if row[0] == index]
         assert time.monotonic() < deadline, found
         time.sleep(0.001)
@@ -158,6 +162,18 @@ def test_streams_and_goes_on_after_the_last_frame(rig: Rig, host_reader: str) ->
     rig.start(host_reader=host_reader).add(host_id)
     assert seqs(index, 9) == list(range(7, 16))
     assert [cursors.get(timeout=DEADLINE_S) for _ in range(3)] == ["", "9", "12"]
+
+
+def test_quiet_host_is_not_dialled_live_twice(rig: Rig) -> None:
+    """A host that was connected and sent nothing is asked for all that it keeps: it may have spoken meanwhile."""
+    cursors: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def script(sock: socket.socket) -> None:
+        cursors.put(upgrade(sock))
+
+    host_id = rig.registry.add(rig.pds(script).hostname)
+    rig.start().add(host_id)
+    assert [cursors.get(timeout=DEADLINE_S) for _ in range(2)] == ["", "0"]
 
 
 def test_persisted_cursor_is_used(rig: Rig) -> None:
@@ -356,7 +372,7 @@ def test_a_good_stream_forgets_failures(rig: Rig) -> None:
             sock.sendall(event(1))
             time.sleep(0.3)  # what the policy below calls a good stream
 
-    host_id = rig.registry.add(rig.pds(script).hostname)
+    host_id = rig.registry.add(rig.pds(script).hostname, cursor=0)
     policy = BackoffPolicy(first_s=0.01, most_s=0.02, least_s=0.001, good_stream_s=0.2)
     rig.start(policy=policy).add(host_id)
     attempts = []

@@ -102,6 +102,19 @@ def test_new_epoch_is_live_and_durable(store: SqliteStore) -> None:
     assert restarted.epoch == 2
 
 
+def test_saved_cursors_let_readers_go_on(store: SqliteStore) -> None:
+    """A first cursor that is in the database releases its host's reader, and no other host's."""
+    registry = registry_of(store)
+    first, second = registry.add([*new("a.example.com"), *new("b.example.com")])
+    assert not chost.anchored(first.index, 41)
+    assert not chost.anchored(second.index, 7)
+    stranger = HostCursor(first.id + 1_000_000, 1, 3)
+    registry.cursors_saved([stranger, *(HostCursor(*row) for row in chost.anchors() if row[0] == first.id)])
+    assert chost.anchored(first.index, 41)
+    assert not chost.anchored(second.index, 7)
+    registry.cursors_saved([HostCursor(second.id, 1, 6)])
+
+
 def test_statuses_are_written_behind(store: SqliteStore) -> None:
     """A reported status is seen at once and is in the store after a flush; its failure stays with it."""
     registry = registry_of(store)

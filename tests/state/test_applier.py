@@ -34,6 +34,8 @@ class Edge:
         self.dirty: list[AccountDelta] = []
         self.applied: list[int] = []
         self.cursors: list[HostCursor] = []
+        self.anchors: list[HostCursor] = []
+        self.saved: list[HostCursor] = []
         self.dedup_from = 0
 
     def log(self, *changes: AccountDelta, synced: int | None = None) -> None:
@@ -57,6 +59,16 @@ class Edge:
         """As the hosts'."""
         with self._lock:
             return self.cursors, self.dedup_from
+
+    def collect_anchors(self) -> list[HostCursor]:
+        """As the hosts': those not saved yet."""
+        with self._lock:
+            return [anchor for anchor in self.anchors if anchor not in self.saved]
+
+    def cursors_saved(self, cursors: list[HostCursor]) -> None:
+        """As the registry's."""
+        with self._lock:
+            self.saved += cursors
 
 
 @pytest.fixture
@@ -82,6 +94,8 @@ def applier_of(store: SqliteStore, edge: Edge) -> Applier:
         set_applied=edge.applied.append,
         synced_end=edge.synced_end,
         collect_cursors=edge.collect_cursors,
+        collect_anchors=edge.collect_anchors,
+        cursors_saved=edge.cursors_saved,
         interval_s=0.01,
     )
 
@@ -155,6 +169,27 @@ def test_database_that_is_away(store: SqliteStore, path: Path) -> None:
         eventually(lambda: store.checkpoint().applied_seq == 2)
         eventually(lambda: applier.fault is None)
     assert all(store.load_accounts([did(1), did(2)]))
+
+
+def test_first_cursors_do_not_wait_for_their_turn(store: SqliteStore, path: Path) -> None:
+    """First cursors go with the next group, all in one, and are said to be saved when they are, not before."""
+    hosts = store.add_hosts([NewHost(f"h{n}.example.com", "config") for n in range(300)])
+    edge = Edge()
+    applier = applier_of(store, edge)
+    with running(applier):
+        edge.log(delta(1, seq=1, rev=rev(1)))
+        eventually(lambda: applier.groups > 0)  # the one with cursors, which is due in seconds again
+        other = held(path)
+        with edge._lock:
+            edge.anchors = [HostCursor(host.id, 1, host.id - 1) for host in hosts]
+        eventually(lambda: applier.fault is not None)
+        assert edge.saved == []
+        groups = applier.groups
+        other.execute("ROLLBACK")
+        other.close()
+        eventually(lambda: len(edge.saved) == 300)
+        assert applier.groups == groups + 1
+    assert [host.cursor for host in store.hosts()] == [host.id - 1 for host in hosts]
 
 
 def test_finish_writes_everything(store: SqliteStore) -> None:

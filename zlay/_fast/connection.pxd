@@ -48,7 +48,7 @@ cdef struct Connection:          # owned by its thread; after the end record is 
     uint32_t stop                # atomic
     bint want_write              # the last read waits for room to write (TLS)
     Frame *frame                 # message not complete yet
-    uint64_t cursor              # asked for when dialling; 0 = live
+    uint64_t cursor              # asked for when dialling; 0 = live, or all that the host keeps
     uint64_t last_seq
     bint good                    # an event above the cursor has come
     uint32_t bad_run             # frames in a row that the reader itself could not look into
@@ -72,7 +72,7 @@ cdef struct Connection:          # owned by its thread; after the end record is 
     Cutter cutter
     uint8_t buffer[16384]
 
-ctypedef void (*SubmitFn)(Frame *f) noexcept nogil
+ctypedef void (*SubmitFn)(Frame *f) noexcept nogil       # later, once: host_give_share of its cost
 ctypedef uint64_t (*SyncedFn)() noexcept nogil
 ctypedef uint64_t (*HashFn)(const uint8_t *did, uint32_t n) noexcept nogil
 

@@ -6,15 +6,17 @@ stalls makes nobody wait but its own thread; memory grows with what has arrived,
 Assumes: the sink is set (`connection_set_sink`), pool and host stand, the socket is connected, upgraded, non-blocking.
 
 Threads: everything here runs in the one thread that reads the connection; only `stop` is written by others. It waits in
-three places: poll (data, next ping, deadline), its host's credit word, the pool's word. No Python anywhere.
+three places: poll (data, next ping, deadline), its host's wait word (credit, its share of the workers' queues, the
+first cursor to be saved), the pool's word. No Python anywhere.
 """
 
 from libc.errno cimport ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strerror, strlen
 from zlay._fast.host cimport (
-    BAD_RUN_LIMIT, CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, Slot, host_credit_ticket, host_credit_wait,
-    host_drop_slot, host_give_credit, host_push_slot, host_take_credit,
+    BAD_RUN_LIMIT, CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, Slot, WAIT_ANCHOR, WAIT_CREDIT,
+    WAIT_NOTHING, WAIT_SHARE, host_anchored, host_connected, host_drop_slot, host_give_credit, host_give_share,
+    host_push_slot, host_take_credit, host_take_share, host_wait, host_wait_ticket,
 )
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_bump64, zl_load32, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64,
@@ -52,7 +54,7 @@ cdef enum:
     DIRECT_MOST = 262144         # at once, so that one busy host still looks at its clock
     MISSED_PINGS = 4             # A9
     FLUSH_MS = 200               # for the last words to a peer that does not read
-    WAIT_MS = 1000               # longest sleep for credit before looking again
+    WAIT_MS = 1000               # longest sleep on the host's word before looking again
     POOL_WAIT_MS = 100           # the pool wakes only a few waiters at a time
     DRAIN_READS = 4
 
@@ -103,6 +105,7 @@ cdef void connection_init(Connection *c, Host *h, int fd, Io io, uint64_t cursor
     c.next_ping_us = c.started_us + _ping_us
     ws_init(&c.cutter, MAX_FRAME_BYTES - MAX_SPLICE_BYTES)
     zl_store32(&h.bad_run, 0)
+    host_connected(h)
 
 
 # --- endings ---
@@ -213,19 +216,22 @@ cdef Frame *_room(Connection *c, Frame *old, uint32_t cap) noexcept nogil:
     """
     cdef int short_of = CREDIT_OK
     cdef Frame *f = _try_room(c, old, cap, &short_of)
-    cdef uint64_t began, now
-    if f != NULL:
-        return f
-    began = zl_monotonic_us()
-    f = _wait_room(c, old, cap)
-    now = zl_monotonic_us()
+    cdef uint64_t began
+    if f == NULL:
+        began = zl_monotonic_us()
+        f = _wait_room(c, old, cap)
+        _have_waited(c, began)
+    return f
+
+
+cdef void _have_waited(Connection *c, uint64_t began) noexcept nogil:
+    """We did not read meanwhile: no fault of the host's."""
+    cdef uint64_t now = zl_monotonic_us()
     zl_bump64(&c.host.waited_us, now - began)
-    # We did not read meanwhile: no fault of the host's.
     c.unanswered = 0
     c.next_ping_us = max(c.next_ping_us, now + _ping_us)
     if c.message_since_us:
         c.message_since_us += now - began
-    return f
 
 
 cdef Frame *_try_room(Connection *c, Frame *old, uint32_t cap, int *short_of) noexcept nogil:
@@ -252,10 +258,10 @@ cdef Frame *_wait_room(Connection *c, Frame *old, uint32_t cap) noexcept nogil:
     cdef bint wait_here
     cdef Frame *f
     while True:
-        ticket = host_credit_ticket(c.host)
+        ticket = host_wait_ticket(c.host, WAIT_CREDIT)
         f = _try_room(c, old, cap, &short_of)
         wait_here = short_of == CREDIT_HOST_LIMIT and not zl_load32(&c.stop)
-        host_credit_wait(c.host, ticket, WAIT_MS if wait_here else 0)
+        host_wait(c.host, ticket, WAIT_MS if wait_here else 0)
         if f != NULL or _stopped(c):
             return f
         if short_of == CREDIT_HOST_LIMIT:
@@ -335,10 +341,39 @@ cdef bint _deliver(Connection *c) noexcept nogil:
     return _hand_on(c, f, &peek)
 
 
+cdef uint32_t _in_the_way(Connection *c, Frame *f, uint64_t seq) noexcept nogil:
+    """What keeps the frame from the workers: a Wait. WAIT_NOTHING: it has its share of their queues."""
+    if seq != 0 and not host_anchored(c.host, seq):
+        return WAIT_ANCHOR
+    return WAIT_NOTHING if host_take_share(c.host, f.cost) else WAIT_SHARE
+
+
+cdef bint _wait_turn(Connection *c, Frame *f, uint64_t seq) noexcept nogil:
+    """Waits until the frame may go to the workers; False = stopped."""
+    cdef uint32_t what = _in_the_way(c, f, seq)
+    cdef uint32_t ticket, now
+    cdef uint64_t began
+    if what == WAIT_NOTHING:
+        return True
+    began = zl_monotonic_us()
+    while what != WAIT_NOTHING and not _stopped(c):
+        ticket = host_wait_ticket(c.host, what)
+        now = _in_the_way(c, f, seq)
+        host_wait(c.host, ticket, WAIT_MS if now == what and not zl_load32(&c.stop) else 0)
+        what = now if now != what else _in_the_way(c, f, seq)
+    _have_waited(c, began)
+    return what == WAIT_NOTHING
+
+
 cdef bint _hand_on(Connection *c, Frame *f, const Peek *peek) noexcept nogil:
     cdef Host *h = c.host
-    cdef Slot *slot = host_push_slot(h, peek.seq, _synced())
+    cdef Slot *slot
+    if not _wait_turn(c, f, peek.seq):
+        _release(c, f)
+        return False
+    slot = host_push_slot(h, peek.seq, _synced())
     if slot == NULL:
+        host_give_share(h, f.cost)
         _release(c, f)
         return connection_end(c, END_MEMORY, ENOMEM, b"no memory for a progress slot")
     if peek.seq != 0:

@@ -9,6 +9,9 @@ cdef enum:
     MAX_HOSTS = 65536            # bounds the host array; RELAY_MAX_HOSTS stays below
     SLOTS_PER_CHUNK = 46         # a chunk fits 1.5 KiB
     HOST_NAME_BYTES = 256        # DNS names end at 253, with :port at 259: longer ones are refused
+    # Of one host, in the workers' queues and not looked at yet. All that a flooding host adds to the others' latency is
+    # the judging of this much: some 50 commits, 20 ms of one core. One frame always fits.
+    QUEUE_SHARE_BYTES = 262144
     BAD_RUN_LIMIT = 100          # frames in a row that cannot be decoded before the connection ends (design 14)
 
 cdef enum:
@@ -30,9 +33,21 @@ cdef struct SlotChunk:
     SlotChunk *next              # atomic; written by the reader when it starts the next chunk
     Slot slots[46]
 
+cdef enum Wait:                  # what a host's reader sleeps for
+    WAIT_NOTHING
+    WAIT_CREDIT                  # bytes of the host to be given back
+    WAIT_SHARE                   # frames of the host to be looked at by workers
+    WAIT_ANCHOR                  # the host's first cursor to be saved
+
+cdef extern from *:
+    """
+    #define NO_ANCHOR UINT64_MAX
+    """
+    const uint64_t NO_ANCHOR
+
 cdef enum CreditOutcome:
     CREDIT_OK
-    CREDIT_HOST_LIMIT            # the host's own bytes must come back first: wait on its credit word
+    CREDIT_HOST_LIMIT            # the host's own bytes must come back first: WAIT_CREDIT
     CREDIT_POOL_LIMIT            # the pool is too full for this host: wait for the pool
 
 cdef struct Host:
@@ -44,8 +59,9 @@ cdef struct Host:
     # credit (R5): bytes of partial, queued, held and not yet synced frames
     uint64_t credit_used         # atomic
     uint64_t credit_limit        # atomic
-    uint32_t credit_word         # futex: the reader sleeps on it; bumped at release when someone waits
-    uint32_t credit_waiting      # atomic flag
+    uint64_t queued_bytes        # atomic: of these, what workers have not looked at yet
+    uint32_t wait_word           # futex: the reader sleeps on it; bumped when what it waits for may have come
+    uint32_t waits_for           # atomic: a Wait
     # progress: single producer (the host's current reader), single consumer (host_collect)
     SlotChunk *head              # atomic until the first chunk stands, then the collector's own
     uint32_t head_used           # collector only
@@ -54,7 +70,11 @@ cdef struct Host:
     uint32_t tail_used           # reader only
     uint64_t pushed              # atomic: slots ever pushed
     SlotChunk *spare             # atomic: one chunk on its way from collector back to reader
-    uint64_t cursor              # atomic: highest upstream seq below which all have a verdict and are synced; 0 = none
+    uint64_t cursor              # atomic: highest upstream seq below which all have a verdict and are synced
+    uint32_t has_cursor          # atomic flag: 0 = none, dialled live; cursor 0 = the whole of what the host keeps
+    # The anchor: no frame with a seq is handed on before a cursor from which it would be sent again has been saved.
+    uint32_t anchored            # atomic: the epoch of which such a cursor has been saved; 0 = none
+    uint64_t anchor              # under _progress_lock: what is to be saved; NO_ANCHOR = no frame has come, or no need
     # what this process has received
     uint64_t last_seq            # atomic, reader writes: last upstream seq received (reconnect cursor); 0 = none
     # dedup after a restart: sorted upstream seqs of this epoch already logged above the persisted cursor. Set before
@@ -67,7 +87,7 @@ cdef struct Host:
     uint64_t frames
     uint64_t bytes
     uint64_t published
-    uint64_t waited_us           # time the reader waited for credit or pool
+    uint64_t waited_us           # time the reader did not read: for credit, pool, workers or anchor
     uint64_t outdated            # #info OutdatedCursor received
     uint64_t refresh_due_us      # atomic: rate of forced identity look-ups this host may cause (judge.pyx)
     uint64_t by_reason[128]      # verdicts.Reason; R_COUNT < 128
@@ -82,9 +102,17 @@ cdef uint32_t host_count() noexcept nogil
 cdef int host_take_credit(Host *h, uint64_t n, uint64_t own) noexcept nogil
 # Any thread; wakes the reader when it waits
 cdef void host_give_credit(Host *h, uint64_t n) noexcept nogil
-# The reader announces that it will wait; tries again; waits (timeout 0 withdraws). A wait may end early.
-cdef uint32_t host_credit_ticket(Host *h) noexcept nogil
-cdef void host_credit_wait(Host *h, uint32_t ticket, uint32_t timeout_ms) noexcept nogil
+# Before a frame of cost n is handed to a worker; False = QUEUE_SHARE_BYTES are queued: WAIT_SHARE. The reader only.
+cdef bint host_take_share(Host *h, uint64_t n) noexcept nogil
+# Whoever takes the frame out of a queue, once, when it has been looked at; the frame need not live any more
+cdef void host_give_share(Host *h, uint64_t n) noexcept nogil
+# A connection begins: from here on a host without a cursor is not dialled live any more
+cdef void host_connected(Host *h) noexcept nogil
+# Whether the frame with this seq may be handed on; False = its anchor must be saved first: WAIT_ANCHOR. Reader only.
+cdef bint host_anchored(Host *h, uint64_t seq) noexcept nogil
+# The reader announces what it will wait for; tries again; waits (timeout 0 withdraws). A wait may end early.
+cdef uint32_t host_wait_ticket(Host *h, uint32_t what) noexcept nogil
+cdef void host_wait(Host *h, uint32_t ticket, uint32_t timeout_ms) noexcept nogil
 # Any thread: ends a wait (stop)
 cdef void host_interrupt(Host *h) noexcept nogil
 # The host's reader only; NULL = no memory

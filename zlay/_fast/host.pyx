@@ -1,22 +1,24 @@
-"""The C side of each host: credit (R5), progress slots (design 4 and 7), counters.
+"""The C side of each host: credit (R5), share of the queues, anchor, progress slots (design 4 and 7), counters.
 
-Promises: a Host's address stays valid for the life of the process; one host's credit makes only that host's reader
-wait; the cursor never passes a frame without a verdict, or one whose event is not synced.
+Promises: a Host's address stays valid for the life of the process; one host's credit and share make only that host's
+reader wait; the cursor never passes a frame without a verdict, or one whose event is not synced; no frame with a seq
+is handed on before a cursor below it has been saved, so that a kill at any moment lets the host send it again.
 
 Credit is dynamic (Choudhury and Hahne's threshold): beside its own limit a host may use at most a quarter of what is
 free in the pool, so the more hosts are busy the less each gets, and a few hosts cannot take the room of the others. One
 frame of a host that has nothing else charged is always let through to the pool, whatever its size.
 
 Threads. Each field of Host says who writes it. The host array is append-only: `_count` is published after the pointer,
-so readers need no lock. `_array_lock` guards appending; `_progress_lock` guards a collection against a change of epoch.
+so readers need no lock. `_array_lock` guards appending; `_progress_lock` guards a collection against a change of epoch
+and against the anchor, which a reader sets with the first frame.
 Slots are a queue of chunks with one producer (the host's one reader) and one consumer (the collector).
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 from zlay._fast.host cimport (
-    CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, MAX_HOSTS, SLOT_DROPPED, SLOT_PENDING, SLOTS_PER_CHUNK, Slot,
-    SlotChunk,
+    CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, MAX_HOSTS, NO_ANCHOR, QUEUE_SHARE_BYTES,
+    SLOT_DROPPED, SLOT_PENDING, SLOTS_PER_CHUNK, Slot, SlotChunk, WAIT_CREDIT, WAIT_NOTHING, WAIT_SHARE,
 )
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_add64, zl_add64_relaxed, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
@@ -34,8 +36,10 @@ cdef zl_mutex _array_lock
 cdef zl_mutex _progress_lock
 cdef Host *_hosts[65536]         # MAX_HOSTS; entries below _count never change
 cdef uint32_t _count = 0         # atomic
+cdef uint32_t _unsaved = 0       # atomic, written under _progress_lock: hosts with an anchor that is not saved
 
 MAX_SEQ = (1 << 53) - 1          # A11
+WAITS = ("nothing", "credit", "share", "anchor")
 
 
 # --- the array ---
@@ -48,6 +52,7 @@ cdef Host *host_new(uint32_t id, const char *name, uint64_t credit_limit) noexce
     h.id = id
     h.epoch = 1
     h.credit_limit = credit_limit
+    h.anchor = NO_ANCHOR
     memcpy(h.name, name, min(n, sizeof(h.name) - 1))
     zl_lock(&_array_lock)
     if _count == MAX_HOSTS:
@@ -88,28 +93,79 @@ cdef int host_take_credit(Host *h, uint64_t n, uint64_t own) noexcept nogil:
 
 cdef void host_give_credit(Host *h, uint64_t n) noexcept nogil:
     zl_sub64(&h.credit_used, n)
-    zl_fence()  # pairs with host_credit_ticket: either we see the reader waiting, or it sees the credit
-    if zl_load32(&h.credit_waiting):
+    zl_fence()  # pairs with host_wait_ticket: either we see the reader waiting, or it sees the credit
+    if zl_load32(&h.waits_for) == WAIT_CREDIT:
         host_interrupt(h)
 
 
+# --- the share of the queues ---
+
+cdef bint host_take_share(Host *h, uint64_t n) noexcept nogil:
+    cdef uint64_t queued = zl_load64(&h.queued_bytes)  # only the reader adds
+    if queued != 0 and queued + n > QUEUE_SHARE_BYTES:
+        return False
+    zl_add64(&h.queued_bytes, n)
+    return True
+
+
+cdef void host_give_share(Host *h, uint64_t n) noexcept nogil:
+    zl_sub64(&h.queued_bytes, n)
+    zl_fence()  # as above
+    # Not for every frame: half of the share is enough to be busy with while the reader wakes.
+    if zl_load32(&h.waits_for) == WAIT_SHARE and zl_load64(&h.queued_bytes) <= QUEUE_SHARE_BYTES // 2:
+        host_interrupt(h)
+
+
+# --- the anchor ---
+
+cdef void host_connected(Host *h) noexcept nogil:
+    zl_lock(&_progress_lock)
+    if not h.has_cursor:
+        zl_store64(&h.cursor, 0)
+        zl_store32(&h.has_cursor, 1)
+    zl_unlock(&_progress_lock)
+
+
+cdef bint host_anchored(Host *h, uint64_t seq) noexcept nogil:
+    if zl_load32(&h.anchored) == zl_load32(&h.epoch):
+        return True
+    zl_lock(&_progress_lock)
+    if h.anchor == NO_ANCHOR:
+        h.anchor = seq - 1
+        if h.cursor < h.anchor:
+            zl_store64(&h.cursor, h.anchor)
+        zl_store32(&h.has_cursor, 1)
+        zl_store32(&_unsaved, _unsaved + 1)
+    zl_unlock(&_progress_lock)
+    return False
+
+
+cdef void _forget_anchor(Host *h) noexcept nogil:
+    """Needs _progress_lock."""
+    if h.anchor != NO_ANCHOR:
+        h.anchor = NO_ANCHOR
+        zl_store32(&_unsaved, _unsaved - 1)
+
+
+# --- waiting ---
+
 cdef void host_interrupt(Host *h) noexcept nogil:
-    zl_swap32(&h.credit_waiting, 0)
-    zl_add32(&h.credit_word, 1)
-    zl_futex_wake(&h.credit_word, 1)
+    zl_swap32(&h.waits_for, WAIT_NOTHING)
+    zl_add32(&h.wait_word, 1)
+    zl_futex_wake(&h.wait_word, 1)
 
 
-cdef uint32_t host_credit_ticket(Host *h) noexcept nogil:
-    cdef uint32_t word = zl_load32(&h.credit_word)
-    zl_store32(&h.credit_waiting, 1)
+cdef uint32_t host_wait_ticket(Host *h, uint32_t what) noexcept nogil:
+    cdef uint32_t word = zl_load32(&h.wait_word)
+    zl_store32(&h.waits_for, what)
     zl_fence()
     return word
 
 
-cdef void host_credit_wait(Host *h, uint32_t ticket, uint32_t timeout_ms) noexcept nogil:
+cdef void host_wait(Host *h, uint32_t ticket, uint32_t timeout_ms) noexcept nogil:
     if timeout_ms != 0:
-        zl_futex_wait(&h.credit_word, ticket, timeout_ms)
-    zl_store32(&h.credit_waiting, 0)
+        zl_futex_wait(&h.wait_word, ticket, timeout_ms)
+    zl_store32(&h.waits_for, WAIT_NOTHING)
 
 
 # --- progress ---
@@ -189,6 +245,7 @@ cdef uint64_t host_collect(Host *h, uint64_t synced_end, uint64_t *oldest_pendin
             break
         if slot.epoch == epoch and slot.upstream_seq > cursor:
             cursor = slot.upstream_seq
+            zl_store32(&h.has_cursor, 1)
         h.head_used += 1
         h.popped += 1
     zl_store64(&h.cursor, cursor)
@@ -247,7 +304,7 @@ def count():
 
 
 def set_epoch(index, epoch, cursor=None):
-    """Sets the epoch of the host's numbering and its persisted cursor (None = none, dial live). Any thread.
+    """Sets the epoch of the host's numbering and its saved cursor (None = none, dial live). Any thread.
 
     The host must have no open connection. Frames of the earlier epoch that still wait for a verdict move no cursor.
     """
@@ -256,14 +313,64 @@ def set_epoch(index, epoch, cursor=None):
     zl_lock(&_progress_lock)
     zl_store32(&h.epoch, epoch)
     zl_store64(&h.cursor, seq)
+    zl_store32(&h.has_cursor, cursor is not None)
+    zl_store32(&h.anchored, epoch if cursor is not None else 0)
+    _forget_anchor(h)
     zl_store64(&h.last_seq, 0)
     zl_unlock(&_progress_lock)
 
 
+cdef object _cursor(Host *h):
+    return zl_load64(&h.cursor) if zl_load32(&h.has_cursor) else None
+
+
 def resume_seq(index):
-    """Upstream seq after which a dial goes on: the last one received, else the persisted cursor, else None = live."""
+    """Upstream seq after which a dial goes on: the last one received, else the cursor, else None = live.
+
+    The cursor of a host that was connected and has sent no event yet is 0: what it keeps is all that can be known not
+    to have been missed since.
+    """
     cdef Host *h = _host(index)
-    return zl_load64(&h.last_seq) or zl_load64(&h.cursor) or None
+    return zl_load64(&h.last_seq) or _cursor(h)
+
+
+def anchors():
+    """Cursors that must be saved before their hosts' first frames are handed on: [(host id, epoch, cursor)].
+
+    Listed until `set_saved` says that they are. Any thread; costs nothing while nobody waits.
+    """
+    cdef Host *h
+    cdef uint32_t index, epoch
+    cdef uint64_t anchor
+    rows = []
+    if zl_load32(&_unsaved) == 0:
+        return rows
+    for index in range(host_count()):
+        h = _hosts[index]
+        zl_lock(&_progress_lock)
+        anchor = h.anchor
+        epoch = h.epoch
+        zl_unlock(&_progress_lock)
+        if anchor != NO_ANCHOR:
+            rows.append((h.id, epoch, anchor))
+    return rows
+
+
+def set_saved(index, epoch, cursor):
+    """The host's cursor has been saved: if it is the anchor that its reader waits for, that goes on. Any thread."""
+    cdef Host *h = _host(index)
+    cdef uint32_t of_epoch = epoch
+    cdef uint64_t seq = cursor
+    cdef bint waited
+    zl_lock(&_progress_lock)
+    waited = h.anchor != NO_ANCHOR and h.epoch == of_epoch and seq >= h.anchor
+    if waited:
+        _forget_anchor(h)
+        zl_store32(&h.anchored, of_epoch)
+    zl_unlock(&_progress_lock)
+    if waited:
+        zl_fence()
+        host_interrupt(h)
 
 
 def set_credit_limit(index, credit_limit):
@@ -308,13 +415,12 @@ def collect(index, synced_end):
     """
     cdef Host *h = _host(index)
     cdef uint64_t oldest = 0
-    cdef uint64_t cursor
     cdef uint64_t end = synced_end
     with nogil:
         zl_lock(&_progress_lock)
-        cursor = host_collect(h, end, &oldest)
+        host_collect(h, end, &oldest)
         zl_unlock(&_progress_lock)
-    return cursor or None, None if oldest == <uint64_t>-1 else oldest
+    return _cursor(h), None if oldest == <uint64_t>-1 else oldest
 
 
 def collect_all(synced_end):
@@ -326,16 +432,17 @@ def collect_all(synced_end):
     cdef uint64_t oldest = 0
     cdef uint64_t cursor
     cdef uint64_t end = synced_end
-    cdef uint32_t index, epoch
+    cdef uint32_t index, epoch, has_cursor
     rows = []
     for index in range(host_count()):
         h = _hosts[index]
         zl_lock(&_progress_lock)
         cursor = host_collect(h, end, &oldest)
+        has_cursor = h.has_cursor
         epoch = h.epoch
         zl_unlock(&_progress_lock)
-        if cursor or oldest != <uint64_t>-1:
-            rows.append((h.id, epoch, cursor or None, None if oldest == <uint64_t>-1 else oldest))
+        if has_cursor or oldest != <uint64_t>-1:
+            rows.append((h.id, epoch, cursor if has_cursor else None, None if oldest == <uint64_t>-1 else oldest))
     return rows
 
 
@@ -351,9 +458,11 @@ def stats(index):
         "banned": bool(zl_load32(&h.banned)),
         "credit_used_bytes": zl_load64(&h.credit_used),
         "credit_limit_bytes": zl_load64(&h.credit_limit),
-        "waiting": bool(zl_load32(&h.credit_waiting)),
+        "queued_bytes": zl_load64(&h.queued_bytes),
+        "waiting": zl_load32(&h.waits_for) != WAIT_NOTHING,
+        "waits_for": WAITS[zl_load32(&h.waits_for)],
         "pending": zl_load64(&h.pushed) - zl_load64(&h.popped),
-        "cursor": zl_load64(&h.cursor) or None,
+        "cursor": _cursor(h),
         "last_seq": zl_load64(&h.last_seq) or None,
         "frames": zl_load64_relaxed(&h.frames),
         "bytes": zl_load64_relaxed(&h.bytes),
@@ -366,7 +475,7 @@ def stats(index):
 
 
 def totals():
-    """Sums over all hosts, for metrics; `waiting` counts hosts whose reader waits for credit. Any thread."""
+    """Sums over all hosts, for metrics; `waiting` counts hosts whose reader waits. Any thread."""
     cdef uint64_t frames = 0, bytes_ = 0, published = 0, credit = 0, pending = 0, waiting = 0, waited = 0, outdated = 0
     cdef uint32_t index
     cdef Host *h
@@ -378,7 +487,7 @@ def totals():
             published += zl_load64_relaxed(&h.published)
             credit += zl_load64_relaxed(&h.credit_used)
             pending += zl_load64_relaxed(&h.pushed) - zl_load64_relaxed(&h.popped)
-            waiting += zl_load32(&h.credit_waiting)
+            waiting += zl_load32(&h.waits_for) != WAIT_NOTHING
             waited += zl_load64_relaxed(&h.waited_us)
             outdated += zl_load64_relaxed(&h.outdated)
     return {
@@ -436,14 +545,34 @@ def wait_credit(index, n, timeout_ms):
     cdef bint taken
     with nogil:
         while True:
-            ticket = host_credit_ticket(h)
+            ticket = host_wait_ticket(h, WAIT_CREDIT)
             taken = host_take_credit(h, bytes_, 0) == CREDIT_OK
             now = zl_monotonic_us()
             if taken or now >= deadline:
-                host_credit_wait(h, ticket, 0)
+                host_wait(h, ticket, 0)
                 break
-            host_credit_wait(h, ticket, <uint32_t>((deadline - now) // 1000 + 1))  # may return early
+            host_wait(h, ticket, <uint32_t>((deadline - now) // 1000 + 1))  # may return early
     return taken
+
+
+def take_share(index, n):
+    """What the reader does before it hands a frame on; False = it has to wait."""
+    return host_take_share(_host(index), n)
+
+
+def give_share(index, n):
+    """What a worker does after it has looked at a frame."""
+    host_give_share(_host(index), n)
+
+
+def connected(index):
+    """What the reader does when it begins."""
+    host_connected(_host(index))
+
+
+def anchored(index, seq):
+    """What the reader does before it hands a frame with a seq on; False = it has to wait."""
+    return host_anchored(_host(index), seq)
 
 
 def is_duplicate(index, epoch, upstream_seq):

@@ -25,5 +25,6 @@ cdef void set_worker_count(uint32_t n) noexcept nogil
 cdef void inlet_put_message(uint32_t worker, Node *message) noexcept nogil
 cdef Node *inlet_take(Node **list) noexcept nogil
 cdef void inlet_wait(Inlet *i, uint32_t timeout_ms, bint for_frames) noexcept nogil
-# Called by readers: hands the frame to worker did_hash % W. The frame's credit is already taken. Never blocks.
+# Called by readers: hands the frame to worker did_hash % W. Its credit and its host's share of the queues are already
+# taken; the worker gives the share back when it has looked at the frame. Never blocks.
 cdef void pipeline_submit(Frame *f) noexcept nogil

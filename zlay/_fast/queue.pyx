@@ -1,8 +1,8 @@
 """The way to a worker.
 
 Promises: putting never blocks and never allocates; what one thread puts comes out in the order it was put; a worker
-that sleeps is woken. Bounded in bytes by the hosts' credit (frames) and by one outstanding request per account
-(messages), so the lists themselves need no bound.
+that sleeps is woken. Bounded by each host's QUEUE_SHARE_BYTES (frames) and by one open request per account (messages),
+so the lists themselves need no bound.
 Any thread puts; only the worker takes. There is no pop of a single node, hence no ABA.
 """
 

@@ -4,7 +4,7 @@ Promises: a plain OS thread per connection, all signals blocked, never attached 
 host at a time; every connection ends with exactly one end record; a stop takes effect within milliseconds.
 
 Threads: a Connection belongs to its thread until `_finish`, then to the end list, then to `take_ends`, which frees it.
-Anybody may stop: set the flag, shut the socket down for reading, ring the credit word; the thread then says goodbye.
+Anybody may stop: set the flag, shut the socket down for reading, ring the wait word; the thread then says goodbye.
 `_lock` guards `_live`, the end list and the counts; nothing is waited for under it. A Connection is in `_live` as long
 as its socket is open, so that a stop never hits a number that now belongs to another file.
 """
@@ -17,7 +17,7 @@ from zlay._fast.connection cimport (
     connection_drop_partial, connection_end, connection_has_sink, connection_init, connection_message, connection_run,
     connection_set_sink, connection_set_times, connection_too_large, connections_waiting_for_pool,
 )
-from zlay._fast.host cimport Host, MAX_HOSTS, host_at, host_drop_slot, host_give_credit, host_interrupt
+from zlay._fast.host cimport Host, MAX_HOSTS, host_at, host_drop_slot, host_give_credit, host_give_share, host_interrupt
 from zlay._fast.includes.atomics cimport zl_futex_wait, zl_futex_wake, zl_load32, zl_monotonic_us, zl_store32
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_thread_fn, zl_thread_name, zl_thread_start, zl_unlock
 from zlay._fast.mem cimport MEM_CONNECTION, zl_calloc, zl_free, zl_malloc
@@ -376,7 +376,7 @@ cdef class Attached:
         return zl_load32(&self._c.stop) != 0
 
     def submit(self, data):
-        """One complete message; waits for credit. None, or the connection's end as (cause, code, text)."""
+        """One complete message; waits as a native reader does. None, or the connection's end: (cause, code, text)."""
         cdef const uint8_t[::1] view = data
         cdef Connection *c = self._c
         cdef size_t n = view.shape[0]
@@ -405,10 +405,13 @@ cdef class Attached:
 
 cdef zl_mutex _sink_lock
 cdef Frame *_collected = NULL     # newest first
+cdef bint _as_queue = False       # collected frames count to their hosts' share of the workers' queues
 
 
 cdef void _collect(Frame *f) noexcept nogil:
     global _collected
+    if not _as_queue:
+        host_give_share(f.host, f.cost)
     zl_lock(&_sink_lock)
     f.next = _collected
     _collected = f
@@ -423,8 +426,13 @@ cdef uint64_t _first_bytes(const uint8_t *did, uint32_t n) noexcept nogil:
     return n
 
 
-def collect_here():
-    """Sets a sink that keeps frames until `collected` takes them. No relay in the same process."""
+def collect_here(as_queue=False):
+    """Sets a sink that keeps frames until `collected` takes them. No relay in the same process.
+
+    It keeps them as a worker does that holds what it has looked at; `as_queue`: that has not come to them yet.
+    """
+    global _as_queue
+    _as_queue = as_queue
     reader_set_sink(_collect, _nothing_synced, _first_bytes)
 
 
@@ -446,6 +454,8 @@ def collected(reason=0):
         cost = f.cost
         host = f.host.index
         pool_give(f)
+        if _as_queue:
+            host_give_share(host_at(host), cost)
         host_give_credit(host_at(host), cost)
         f = following
     rows.reverse()

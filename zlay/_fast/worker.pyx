@@ -19,7 +19,7 @@ from zlay._fast.accounts cimport (
 )
 from zlay._fast.crypto cimport key_cache_free, key_cache_init
 from zlay._fast.dirty cimport DirtyRows, dirty_collect
-from zlay._fast.host cimport host_drop_slot, host_give_credit
+from zlay._fast.host cimport Host, host_drop_slot, host_give_credit, host_give_share
 from zlay._fast.includes.atomics cimport (
     zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us, zl_store32,
     zl_store64, zl_sub64,
@@ -506,16 +506,21 @@ cdef void _messages(Worker *w, bint ending) noexcept nogil:
 cdef void _frames(Worker *w, Frame *f) noexcept nogil:
     """Runs a list of frames, looking at messages and the clock in between; lets the rest go when stopped."""
     cdef Frame *after
+    cdef Host *h
+    cdef uint32_t cost
     cdef int n = 0
     while f != NULL:
         after = f.next
         f.next = NULL
+        h = f.host
+        cost = f.cost
         zl_sub64(&w.inlet.queued, 1)
-        zl_sub64(&w.inlet.queued_bytes, f.cost)
+        zl_sub64(&w.inlet.queued_bytes, cost)
         if zl_load32(&w.stopping):
             _let_go(f)
         else:
             _run(w, f)
+        host_give_share(h, cost)  # whatever became of it: published, dropped, held
         f = after
         n += 1
         if n % BATCH == 0:

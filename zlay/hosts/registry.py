@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from zlay.hosts.interface import Failure, HostStatus
+    from zlay.pipeline.types import HostCursor
     from zlay.state.interface import HostRow, HostSource, NewHost, Store
 
 __all__ = ["HostEntry", "Registry"]
@@ -118,6 +119,13 @@ class Registry:
         with self._lock:
             index = self._by_id[host_id].index
         return chost.resume_seq(index)
+
+    def cursors_saved(self, cursors: Iterable[HostCursor]) -> None:
+        """These are in the database now: readers that wait for their host's first one go on."""
+        with self._lock:
+            saved = [(self._by_id[one.host_id].index, one) for one in cursors if one.host_id in self._by_id]
+        for index, one in saved:
+            chost.set_saved(index, one.epoch, one.cursor)
 
     def new_epoch(self, host_id: int) -> int:
         """The host's numbering starts again; durable when it returns. Raises StateError."""

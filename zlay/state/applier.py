@@ -4,6 +4,9 @@ Order of one group: E := synced end; collect every account changed at or below E
 the highest seq among them (an account may have changed again since); then one transaction with applied_seq = E. A kill
 between any two steps loses nothing: the log is read again from applied_seq.
 
+Hosts' cursors go with a group every CURSOR_INTERVAL_S; the first one of a host, for which its reader waits, with the
+next group.
+
 A database that fails holds the applier, not the relay: the group is kept and tried again with growing pauses, `fault`
 says why, and the accounts stay pinned in memory. Threads: `run` on one supervised thread; `finish` after it has ended;
 everything else from any thread.
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Applier"]
 
-GROUP_INTERVAL_S = 0.25  # bounds how long changed accounts stay pinned and how much is read again after a kill
+# Bounds how long changed accounts stay pinned, how much is read again after a kill, and how long a new host waits.
+GROUP_INTERVAL_S = 0.25
 CURSOR_INTERVAL_S = 4.0  # A20
 SYNC_POLL_S = 0.002  # a group commit of the log takes about as long
 SYNC_WAIT_S = 1.0  # a log that has not synced for this long is in trouble of its own, which it reports
@@ -57,19 +61,25 @@ class Applier:
         set_applied: Callable[[int], None],
         synced_end: Callable[[], int],
         collect_cursors: Callable[[int], tuple[list[HostCursor], int]],
+        collect_anchors: Callable[[], list[HostCursor]],
+        cursors_saved: Callable[[list[HostCursor]], None],
         interval_s: float = GROUP_INTERVAL_S,
     ) -> None:
         """`collect_dirty(end)` gives the newest state of every account changed since its last call.
 
         It may leave out those changed after `end` alone.
         `set_applied(seq)` hears that accounts changed at or below `seq` need not stay in memory any longer.
-        `collect_cursors(synced_end)` gives the hosts' cursors and dedup_from. All are called from one thread only.
+        `collect_cursors(synced_end)` gives the hosts' cursors and dedup_from, `collect_anchors()` the first cursors of
+        hosts that wait for them to be saved. `cursors_saved(cursors)` hears what is in the database. All are called
+        from one thread only.
         """
         self._store = store
         self._collect_dirty = collect_dirty
         self._set_applied = set_applied
         self._synced_end = synced_end
         self._collect_cursors = collect_cursors
+        self._collect_anchors = collect_anchors
+        self._cursors_saved = cursors_saved
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -134,10 +144,11 @@ class Applier:
     def _collect(self, *, with_cursors: bool) -> _Group | None:
         """The next group; None when there is nothing to write."""
         end = self._synced_end()  # before all else: cursors and accounts may be newer, never older
-        cursors: list[HostCursor] = []
+        cursors = self._collect_anchors()
         dedup_from = None
         if with_cursors:
-            cursors, dedup_from = self._collect_cursors(end)
+            moved, dedup_from = self._collect_cursors(end)
+            cursors += moved
             self._cursors_due = time.monotonic() + CURSOR_INTERVAL_S
         deltas = self._collect_dirty(end)  # last: what is collected must not be lost to a failure
         if not deltas and not cursors and end == self._applied_seq and dedup_from in (None, self._dedup_from):
@@ -166,6 +177,7 @@ class Applier:
         self.groups += 1
         self.rows += len(group.deltas)
         self._set_applied(group.end)
+        self._cursors_saved(group.cursors)
         return True
 
     def _wait_synced(self, seq: int) -> bool:
