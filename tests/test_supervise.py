@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,3 +159,17 @@ def test_join_names_who_does_not_end() -> None:
     assert supervisor.join(0.2) == ["slow"]
     slow.stop.set()
     assert supervisor.join(WAIT_S) == []
+
+
+def test_the_kernel_knows_the_names_of_threads() -> None:
+    """`top -H` and profilers show a thread by its name, cut to what the kernel keeps."""
+    supervisor = Supervisor()
+    names: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def target() -> None:
+        names.put(Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text().strip())
+        supervisor.stopping()
+
+    supervisor.spawn("a-name-longer-than-that", target)
+    assert names.get(timeout=10) == "a-name-longer-t"
+    assert supervisor.join(10) == []

@@ -8,10 +8,12 @@ plain OS threads of the compiled core report their end through the structures th
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zlay import logs
@@ -24,6 +26,7 @@ __all__ = ["Supervisor"]
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 INNERMOST_FRAMES = 8  # of a trace, in the log: the ends of the lines are what tells
+KERNEL_NAME_CHARS = 15  # TASK_COMM_LEN, less its zero
 QUIET_S = 60.0  # a thread that ran this long begins with the first pause again
 
 log = logs.get("threads")
@@ -57,6 +60,7 @@ class Supervisor:
             self._watched.append(watched)
 
     def _run(self, watched: _Watched, target: Callable[[], None]) -> None:
+        _tell_kernel(watched.name)
         pause = FIRST_PAUSE_S
         while True:
             began = time.monotonic()
@@ -102,3 +106,9 @@ class Supervisor:
             if one.thread is not None and one.thread is not threading.current_thread():
                 one.thread.join(max(0.0, deadline - time.monotonic()))
         return [one.name for one in watched if one.thread is not None and one.thread.is_alive()]
+
+
+def _tell_kernel(name: str) -> None:
+    """Gives the calling thread its name in `top -H`, profilers and core dumps too, which this Python does not do."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name[:KERNEL_NAME_CHARS])

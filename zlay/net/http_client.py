@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+import zlay.net.h11_tables  # noqa: F401 - for what it does
 from zlay.errors import HttpFault
 
 if TYPE_CHECKING:
