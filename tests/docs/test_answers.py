@@ -21,6 +21,7 @@ README = tables.ROOT / "README.md"
 OPERATIONS = tables.ROOT / "docs" / "operations.md"
 NOT_THERE = {404, 405, 501}
 SHUTDOWN = "/admin/shutdown"
+ROUNDED_MB = 3  # hash buckets are powers of two for each worker, and workers are as many as cores
 ADMIN_HEADERS = {"Authorization": f"Bearer {ADMIN_PASSWORD}"}
 
 
@@ -78,6 +79,14 @@ def test_metrics(relay: RelayProcess) -> None:
     for document in tables.DOCUMENTS:
         named = set(re.findall(r"`(relay_\w+)", document.read_text()))
         assert named <= known, (document.name, named - known)
+
+
+def test_size_of_the_tables(relay: RelayProcess) -> None:
+    """The account tables take as much memory with default settings as the operations page says."""
+    said = re.search(r'`relay_core_bytes\{tag="account"\}`\s+says\s+(\d+)\s+MB', OPERATIONS.read_text())
+    assert said is not None
+    measured = relay.metrics()['relay_core_bytes{tag="account"}'] / 1e6
+    assert abs(measured - int(said[1])) <= ROUNDED_MB, measured
 
 
 def test_shutdown(relay: RelayProcess) -> None:
