@@ -242,6 +242,7 @@ class Relay:
 
         self._stopping = True
         self.supervisor.stopping()
+        self._store.hurry()
         if self.seeder is not None:
             self.seeder.stop()
         self.dialer.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from zlay.errors import StartError, StateError, StateUnavailable
 from zlay.pipeline.types import HostCursor, Identity
 from zlay.state import schema
 from zlay.state.interface import NewHost
-from zlay.state.sqlite import SqliteStore
+from zlay.state.sqlite import BUSY_TIMEOUT_S, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,6 +256,27 @@ def test_database_held_by_another_process(store: SqliteStore, path: Path, monkey
     impatient.apply([delta(1, seq=1, rev=rev(1))], [], 1, None)
     assert impatient.account(did(1)) is not None
     impatient.close()
+
+
+def test_stop_does_not_wait_for_a_foreign_lock(store: SqliteStore, path: Path) -> None:
+    """Once a stop has begun nobody waits for another process's lock, neither who waits already nor who comes later."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(store.apply, [], [], 5, None)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        began = time.monotonic()
+        store.hurry()
+        with pytest.raises(StateUnavailable):
+            waiting.result()
+        with pytest.raises(StateUnavailable):
+            store.apply([], [], 5, None)
+        assert time.monotonic() - began < BUSY_TIMEOUT_S / 2
+    other.execute("ROLLBACK")
+    other.close()
+    store.apply([], [], 5, None)
+    assert store.checkpoint().applied_seq == 5
 
 
 def test_newer_schema_is_refused(path: Path) -> None:

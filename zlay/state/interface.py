@@ -143,5 +143,8 @@ class Store(Protocol):
     def set_domain_ban(self, domain: str, *, banned: bool) -> None:
         """Bans a domain and every name under it, or lifts that, durably."""
 
+    def hurry(self) -> None:
+        """A stop has begun: whoever waits for a lock that another process holds gets StateUnavailable soon."""
+
     def close(self) -> None:
         """Ends the store. Calls in other threads must be over."""

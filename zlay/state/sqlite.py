@@ -41,6 +41,7 @@ READERS = 4  # more only share the same two disks; a caller beyond them waits fo
 CLOSE_WAIT_S = 1.0  # of the five seconds that a stop may take
 READER_WAIT_S = 30.0  # a reader kept longer than this is a bug or a dying disk
 BUSY_TIMEOUT_S = 5.0  # somebody's sqlite3 shell holding the file
+BUSY_LOOK_S = 0.1  # of it, between two looks at whether a stop has begun
 WRITER_CACHE_KIB = 32 * 1024  # the upper levels of the indexes of some million accounts
 READER_CACHE_KIB = 4 * 1024
 CHECKPOINT_PAGES = 4000  # 16 MiB of WAL before its pages go back into the file: fewer rewrites of the same page
@@ -85,6 +86,7 @@ class SqliteStore:
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._readers = 0  # made; the constructor's thread, then close's
         self._closed = threading.Event()
+        self._hurried = threading.Event()
         if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and fail at the first write
             raise StartError(f"cannot open the state in {path}: no permission to write")
         try:
@@ -93,6 +95,7 @@ class SqliteStore:
             raise StartError(f"cannot open the state in {path}: {exc}") from exc
         try:
             self._migrate()
+            self._writer.execute(f"PRAGMA busy_timeout = {int(BUSY_LOOK_S * 1000)}")
             for _ in range(READERS):
                 self._add_reader()
         except (sqlite3.Error, StateError) as exc:
@@ -101,6 +104,10 @@ class SqliteStore:
         except StartError:
             self.close()
             raise
+
+    def hurry(self) -> None:
+        """From here on nobody waits for a lock that another process holds, but for a moment: a stop has begun."""
+        self._hurried.set()
 
     def close(self) -> None:
         """Ends the store. Calls that begin afterwards fail; a connection still in use after CLOSE_WAIT_S stays open."""
@@ -326,7 +333,7 @@ class SqliteStore:
             self._refuse_closed()
             writer = self._writer
             writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            writer.execute("BEGIN IMMEDIATE")
+            self._begin(writer)
             try:
                 yield writer
                 writer.execute("COMMIT")
@@ -334,6 +341,18 @@ class SqliteStore:
                 if writer.in_transaction:  # some errors (a full disk) have rolled back already
                     writer.execute("ROLLBACK")
                 raise
+
+    def _begin(self, writer: sqlite3.Connection) -> None:
+        """Takes the file's write lock, within BUSY_TIMEOUT_S; a reader's has no part in it (WAL). sqlite3.Error."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as exc:
+                late = self._hurried.is_set() or time.monotonic() >= deadline
+                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or late:
+                    raise
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
