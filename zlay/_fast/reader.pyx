@@ -99,7 +99,7 @@ cdef void _plain_close(void *ctx, int fd) noexcept nogil:
 
 cdef void *_run(void *argument) noexcept nogil:
     cdef Connection *c = <Connection *>argument
-    zl_thread_name(b"zl-reader")
+    zl_thread_name(b"zlay-reader")
     connection_run(c)
     _finish(c)
     return NULL
