@@ -605,7 +605,7 @@ def test_reader_threads_take_no_signals() -> None:
                 lines = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread of an earlier test, on its last instructions
-        if lines["Name"] == "zl-reader":
+        if lines["Name"] == "zlay-reader":
             masks.append(int(lines["SigBlk"], 16))
     assert masks
     blocked_always = 0x7FFFFFFF & ~(1 << 8 | 1 << 18)  # SIGKILL and SIGSTOP cannot be blocked
