@@ -16,13 +16,23 @@ from zlay.errors import ZlayError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 __all__ = ["main"]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line: of the command that it begins with alone, else (--help, errors) of all."""
     parser = argparse.ArgumentParser(prog="zlay", description="An AT Protocol relay.")
     parser.add_argument("--version", action="version", version=f"zlay {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    adders = {"run": _add_run, "sim": _add_sim, "demo": _add_demo}
+    for name in given[:1] if given[:1] and given[0] in adders else adders:
+        adders[name](commands)
+    return parser
+
+
+def _add_run(commands: _Commands) -> None:
     run = commands.add_parser(
         "run",
         help="run the relay",
@@ -30,12 +40,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.add_flags(run)
     run.set_defaults(run=_run)
-    from zlay.demo import cli as demo
+
+
+def _add_sim(commands: _Commands) -> None:
     from zlay.sim import cli as sim
 
     sim.add_parser(commands)
+
+
+def _add_demo(commands: _Commands) -> None:
+    from zlay.demo import cli as demo
+
     demo.add_parser(commands)
-    return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -57,7 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 (a refusal or failure), 2 (a bad setting or flag)."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser(given).parse_args(given)
     try:
         status = arguments.run(arguments)
     except ZlayError as exc:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import select
 import socket
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 from zlay import logs
 from zlay.api.connection import HttpConnection, Upgrade
 from zlay.api.handlers import HandlerPool, Router, failure
+from zlay.api.listening import Proxies, listen, plain_address
 from zlay.api.message import Request, Response, error_response
 from zlay.errors import StartError
 
@@ -52,7 +52,6 @@ SWEEP_S = 1.0
 ACCEPT_PAUSE_S = 0.5  # when descriptors have run out
 ACCEPTS_AT_ONCE = 64  # then the connections get their turn
 EVENTS_AT_ONCE = 256
-BACKLOG = 1024
 
 _TRY_AGAIN = (("Retry-After", "5"),)
 
@@ -89,7 +88,7 @@ class HttpServer:
     ) -> None:
         """Binds. Raises StartError when a port is taken or an address is not ours."""
         self._router = router
-        self._proxies = [ipaddress.ip_network(name) for name in trusted_proxies]
+        self._proxies = Proxies(trusted_proxies)
         self._epoll = select.epoll()
         self._ring_lock = threading.Lock()  # guards `_wake`: no late handler may ring a descriptor that is another's
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -127,19 +126,7 @@ class HttpServer:
         )
 
     def _listen(self, address: str, port: int, is_internal: bool) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind((address, port))
-            sock.listen(BACKLOG)
-        except OSError as exc:
-            sock.close()
-            if exc.errno == errno.EADDRINUSE:
-                raise StartError(f"port {port} on {address} is taken: is another zlay running?") from None
-            raise StartError(f"cannot listen on {address} port {port}: {exc.strerror}") from None
+        sock = listen(address, port)
         self._listeners[sock.fileno()] = (sock, is_internal)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self.addresses.append((address, sock.getsockname()[1]))
@@ -276,7 +263,7 @@ class HttpServer:
                     log.warn_rate("accept", "no more connections can be accepted just now", error=exc.strerror)
                     return
                 continue  # the client was gone before it was accepted
-            self._admit(sock, _plain_address(where[0]), is_internal)
+            self._admit(sock, plain_address(where[0]), is_internal)
 
     def _admit(self, sock: socket.socket, peer: str, is_internal: bool) -> None:
         here = self._per_address.get(peer, 0)
@@ -287,27 +274,13 @@ class HttpServer:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        http = HttpConnection(peer, is_internal=is_internal, client_address=self._client_address)
+        http = HttpConnection(peer, is_internal=is_internal, client_address=self._proxies.client_address)
         deadline = time.monotonic() + REQUEST_DEADLINE_S
         client = _Client(sock, sock.fileno(), peer, is_internal, http, deadline, bytearray())
         self._clients[client.fd] = client
         self._per_address[peer] = here + 1
         self._open[is_internal] += 1
         self._epoll.register(client.fd, client.interest)
-
-    def _client_address(self, peer: str, headers: dict[str, str]) -> str:
-        """The last address in X-Forwarded-For that is not a trusted proxy's, when the peer is one."""
-        address = peer
-        hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",") if hop.strip()]
-        while self._is_proxy(address) and hops:
-            try:
-                address = _plain_address(str(ipaddress.ip_address(hops.pop())))
-            except ValueError:
-                break
-        return address
-
-    def _is_proxy(self, address: str) -> bool:
-        return bool(self._proxies) and any(ipaddress.ip_address(address) in net for net in self._proxies)
 
     # --- one connection ---
 
@@ -463,8 +436,3 @@ class HttpServer:
             self._per_address[client.peer] = left
         else:
             del self._per_address[client.peer]
-
-
-def _plain_address(address: str) -> str:
-    """An IPv4 client that came over an IPv6 socket, as IPv4."""
-    return address.removeprefix("::ffff:") if address.startswith("::ffff:") and "." in address else address
