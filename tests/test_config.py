@@ -183,3 +183,14 @@ def test_a_config_does_not_change() -> None:
     """A Config is shared between threads: it cannot be changed."""
     with pytest.raises(FrozenInstanceError):
         Config().relay_port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("RELAY_RETENTION_HOURS", "hours"), ("FANOUT_TICK_MS", "auto, or milliseconds"), ("HOLD_SECONDS", "seconds")],
+)
+def test_a_refusal_names_the_unit(name: str, unit: str) -> None:
+    """What is expected instead of a bad duration is said in the setting's own unit."""
+    for bad in ("x", "-1"):
+        with pytest.raises(ConfigError, match=f"expected {unit} from "):
+            read(**{name: bad})

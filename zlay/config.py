@@ -87,17 +87,21 @@ def _size(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(low: float, high: float) -> Callable[[str], float]:
+def _decimal(low: float, high: float, unit: str) -> Callable[[str], float]:
     def parse(value: str) -> float:
         try:
             number = float(value.strip())
         except ValueError:
-            raise ValueError(f"seconds from {low:g} to {high:g}") from None
+            raise ValueError(f"{unit} from {low:g} to {high:g}") from None
         if not low <= number <= high:
-            raise ValueError(f"seconds from {low:g} to {high:g}")
+            raise ValueError(f"{unit} from {low:g} to {high:g}")
         return number
 
     return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    return _decimal(low, high, "seconds")
 
 
 def _port(value: str) -> int:
@@ -154,7 +158,7 @@ def _retention_bytes(value: str) -> int | None:
 
 
 def _tick(value: str) -> float | None:
-    return None if value.strip().lower() == "auto" else _seconds(0, 1000)(value)
+    return None if value.strip().lower() == "auto" else _decimal(0, 1000, "auto, or milliseconds")(value)
 
 
 def _secret(value: str) -> str | None:
@@ -205,7 +209,7 @@ class Config:
     )
     relay_data_dir: Path = _setting("./data", _path, "events/, state.sqlite and reports")  # noqa: RUF009
     database_url: str = _setting("", _database, "sqlite:PATH", "state.sqlite in RELAY_DATA_DIR", secret=True)
-    relay_retention_hours: float = _setting("72", _seconds(0.01, 24 * 3650), "hours of events kept")
+    relay_retention_hours: float = _setting("72", _decimal(0.01, 24 * 3650, "hours"), "hours of events kept")
     relay_retention_bytes: int | None = _setting(
         "auto", _retention_bytes, "bytes of events kept; auto = keep 10 % of the volume free; 0 = no limit"
     )
