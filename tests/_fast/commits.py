@@ -131,6 +131,7 @@ class Draft:
     extra: list[tuple[Cid, bytes]] = field(default_factory=list)
     commit_block: bytes | None = None
     without_commit: bool = False
+    after: tuple[int, Records] | None = None  # rev and records once it is taken; actor.py's
 
     def copy(self) -> Draft:
         """One to change freely."""

@@ -121,13 +121,15 @@ cdef bint _not_found_again(Account *a, Frame *f, uint64_t now_us, Judgement *j) 
 
     It is for the frame that caused the question, and for an #identity: an account may be newer than a replica.
     """
+    if account_identity_us(a) > f.recv_us + NEWS_LAG_US:
+        return False
     if not f.retried & RETRY_NOT_FOUND:
         if not (_asked_since(a, f) or j.message.kind == K_IDENTITY) or not _may_refresh(f.host, now_us):
             return False
         f.retried |= RETRY_NOT_FOUND
         j.wait = True
         return True
-    if f.retried & RETRY_NOT_FOUND_ASKED or account_identity_us(a) > f.recv_us + NEWS_LAG_US:
+    if f.retried & RETRY_NOT_FOUND_ASKED:
         return False
     f.retried |= RETRY_NOT_FOUND_ASKED
     j.force = True
