@@ -93,6 +93,7 @@ def test_a_stream_passes_only_what_is_good(tmp_path: Path) -> None:
     found = inputs.read_corpus(path)
     stream = streams.Stream(found.frames, found.keys)
     assert stream.events == 60
+    assert stream.accounts == 2
     assert stream.bytes == sum(map(len, found.frames))
     assert stream.judge() > 0
     assert stream.judge(parse_keys=True) > 0

@@ -250,6 +250,11 @@ cdef class Stream:
         return self.n
 
     @property
+    def accounts(self) -> int:
+        """Accounts that have made them."""
+        return self.n_authors
+
+    @property
     def bytes(self) -> int:
         """Bytes of their frames."""
         return sum(self.items[i].frame.n for i in range(self.n))
