@@ -1,4 +1,4 @@
-"""The real pipeline in the test's own process: frames in by `Feed.send`, the log out, every question answered by the test.
+"""The real pipeline in the test's own process: frames in by `Feed.send`, the log out, questions answered by the test.
 
 `Pipe.until` is the only wait: it pumps answers until a condition holds. One test thread.
 """
@@ -92,11 +92,11 @@ class Pipe:
         self.log.close()
         pipeline.close()
         pipeline.set_outages(False, False, False)
-        credits = {name: host.stats(feed.index)["credit_used_bytes"] for name, feed in self.feeds.items()}
+        credit = {name: host.stats(feed.index)["credit_used_bytes"] for name, feed in self.feeds.items()}
         shares = {name: host.stats(feed.index)["queued_bytes"] for name, feed in self.feeds.items()}
         used = pool.stats()["used_bytes"]
         pool.close()
-        assert not any(credits.values()), f"credit not given back: {credits}"
+        assert not any(credit.values()), f"credit not given back: {credit}"
         assert not any(shares.values()), f"share of the queues not given back: {shares}"
         assert used == 0, "frames not given back"
 

@@ -305,7 +305,7 @@ def test_no_key(pipe: Pipe) -> None:
 
 
 def test_rev_rules(pipe: Pipe, alice: Actor) -> None:
-    """A rev not above the stored one is dropped, one over five minutes ahead too, one less than that passes (C6, E6)."""
+    """A rev not above the stored one is dropped, one over five minutes ahead too; less than that passes (C6, E6)."""
     feed = pipe.feeds["a"]
     ahead = (now_us() + 6 * 60 * 1_000_000) << 10
     near = (now_us() + 4 * 60 * 1_000_000) << 10
@@ -315,7 +315,7 @@ def test_rev_rules(pipe: Pipe, alice: Actor) -> None:
 
 
 def test_sync_rules(pipe: Pipe, alice: Actor) -> None:
-    """A #sync with the stored rev and data says nothing, with other data or an older rev it is stale; a newer passes."""
+    """A #sync with the stored rev and data says nothing; with other data, or older, it is stale; a newer one passes."""
     feed = pipe.feeds["a"]
     same = alice.sync(feed.next_seq(), rev=alice.rev).frame()
     older = alice.sync(feed.next_seq(), rev=alice.rev - 1).frame()
