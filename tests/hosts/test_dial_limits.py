@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,8 @@ def sink() -> Iterator[None]:
     pool.close()
 
 
-def run(dialer: Dialer, registry: Registry, wanted: int) -> None:
-    """Adds all hosts at once, waits until `wanted` statuses were told and the last command was taken, and stops."""
+def run(dialer: Dialer, registry: Registry, wanted: int) -> dict[str, int]:
+    """Adds all hosts at once, waits until `wanted` statuses were told, and stops; the figures just before."""
     for host_id in registry.targets:
         dialer.add(host_id)
     thread = threading.Thread(target=dialer.run)
@@ -75,10 +76,12 @@ def run(dialer: Dialer, registry: Registry, wanted: int) -> None:
     try:
         for _ in range(wanted):
             assert registry.told.acquire(timeout=DEADLINE_S)
+        figures = dialer.stats()
     finally:
         dialer.stop()
         thread.join(DEADLINE_S)
     assert not thread.is_alive()
+    return figures
 
 
 def test_hosts_added_at_once_keep_to_the_limit() -> None:
@@ -86,8 +89,7 @@ def test_hosts_added_at_once_keep_to_the_limit() -> None:
     registry = Registry(["127.0.0.1:9"] * 40, no_tls=True)  # the discard port: nobody listens
     rules = DialRules("zlay/test", allow_private=True)
     dialer = Dialer(registry, starter("native"), rules, QUICK, max_hosts=3)
-    run(dialer, registry, 6)  # each of them twice
-    assert dialer.stats()["hosts"] == 3
+    assert run(dialer, registry, 6)["hosts"] == 3  # each of them twice
 
 
 def test_what_holds_for_all_hosts_is_said_once(tmp_path: Path) -> None:
@@ -103,3 +105,15 @@ def test_what_holds_for_all_hosts_is_said_once(tmp_path: Path) -> None:
         os.close(fd)
     lines = [line for line in path.read_text().splitlines() if "wss://" in line]
     assert len(lines) == 1
+
+
+def test_dials_given_up_leave_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dial whose name was not resolved in time does not leave its question to the resolver."""
+    go_on = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: go_on.wait(DEADLINE_S) and [])
+    registry = Registry(["pds.example.com"] * 20, no_tls=True)
+    rules = DialRules("zlay/test", allow_private=True, resolve_s=0.05)
+    dialer = Dialer(registry, starter("native"), rules, QUICK, dns_threads=1)
+    questions = run(dialer, registry, 200)["questions"]  # each of them ten times
+    go_on.set()
+    assert questions <= len(registry.targets)

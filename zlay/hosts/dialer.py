@@ -87,6 +87,7 @@ class _Host:
     removed: bool = False
     last_failure: Failure | None = None
     dial: Dial | None = None
+    question: int = 0  # of the dial, to the resolver
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class Dialer:
         self._commands: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # lives as long as the dialer object
-        self._resolver = Resolver(dns_threads, self._deliver)
+        self._resolver = Resolver(dns_threads, self._deliver, wanted=self._is_resolving)
         self._resolver_started = False
         self._stopping = False
         self._hosts: dict[int, _Host] = {}
@@ -172,6 +173,7 @@ class Dialer:
             "hosts": len(self._hosts),
             "in_flight": len(self._in_flight),
             "due": len(self._ready),
+            "questions": len(self._resolving),
             "dials_total": counts.dials,
             "connects_total": counts.connects,
             "epochs_total": counts.epochs,
@@ -189,6 +191,9 @@ class Dialer:
     def _deliver(self, token: int, answer: Answer) -> None:
         self._answers.put((token, answer))
         self._wake()
+
+    def _is_resolving(self, token: int) -> bool:
+        return token in self._resolving
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -361,6 +366,7 @@ class Dialer:
         self._in_flight[dial] = host
         self._watch_deadline(dial)
         self._tie += 1
+        host.question = self._tie
         self._resolving[self._tie] = dial
         name, port = split_port(target.hostname, no_tls=target.no_tls)
         self._resolver.ask(self._tie, name, port)
@@ -402,6 +408,7 @@ class Dialer:
         dial.close()
         host = self._in_flight.pop(dial)
         host.dial = None
+        self._resolving.pop(host.question, None)
 
     def _pause(self, host: _Host, text: str) -> None:
         """No descriptor: every other dial would meet the same."""

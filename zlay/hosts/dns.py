@@ -37,11 +37,17 @@ Answer = list[Address] | OSError
 
 
 class Resolver:
-    """A bounded number of threads that call getaddrinfo. The queue is bounded by the dials in flight."""
+    """A bounded number of threads that call getaddrinfo.
 
-    def __init__(self, threads: int, deliver: Callable[[int, Answer], None]) -> None:
+    What nobody waits for any more is not asked: where the system's resolver takes longer than dials do, the queue moves
+    on all the same, and is bounded by the dials in flight and what was given up since.
+    """
+
+    def __init__(self, threads: int, deliver: Callable[[int, Answer], None], *, wanted: Callable[[int], bool]) -> None:
+        """`wanted(token)` says, on a resolver thread, whether somebody still waits for that answer."""
         self._threads = threads
         self._deliver = deliver
+        self._wanted = wanted
         self._questions: queue.SimpleQueue[tuple[int, str, int] | None] = queue.SimpleQueue()
 
     def start(self) -> None:
@@ -61,7 +67,8 @@ class Resolver:
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
             token, name, port = question
-            self._deliver(token, resolve(name, port))
+            if self._wanted(token):
+                self._deliver(token, resolve(name, port))
 
 
 def resolve(name: str, port: int) -> Answer:
@@ -70,7 +77,7 @@ def resolve(name: str, port: int) -> Answer:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except OSError as exc:
         return exc
-    except UnicodeError as exc:  # a name that cannot be encoded at all
+    except ValueError as exc:  # a name that cannot be encoded at all
         return OSError(str(exc))
     by_family: dict[int, list[Address]] = {}
     for family, _, _, _, sockaddr in found:
