@@ -151,6 +151,20 @@ def test_strangers_are_rationed(crawl: CrawlRequests, registry: Registry) -> Non
         assert len(host.requests) == 1
 
 
+def test_banned_host_in_the_settings(crawl: CrawlRequests, registry: Registry) -> None:
+    """A ban of a host that stands in RELAY_HOSTS does not keep the relay from starting: the others are added."""
+    (banned,) = crawl.add(["localhost:1"], "config")
+    registry.ban(banned.id, banned=True)
+    (added,) = crawl.add(["localhost:1", "localhost:2"], "config")
+    assert added.hostname == "localhost:2"
+    found = registry.find("localhost:1")
+    assert found is not None
+    assert found.banned
+    with pytest.raises(HostRefused) as caught:
+        crawl.add(["localhost:1"], "admin")
+    assert caught.value.error == "HostBanned"
+
+
 def test_operators_hosts_need_not_answer(crawl: CrawlRequests) -> None:
     """Hosts of the settings are added though they are down; one bad name adds none."""
     entries = crawl.add(["localhost:1", "http://localhost:2"], "config")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from zlay import logs
 from zlay.errors import HostRefused, HttpFault
 from zlay.hosts.addresses import is_public
 from zlay.hosts.names import normalise_hostname
@@ -31,6 +32,8 @@ CHECK_TIMEOUT_S = 5.0  # E15
 MAX_DESCRIPTION_BYTES = 64 * 1024
 MAX_CHECKS = 8  # open at a time: strangers make us ask strangers
 RELAY_MARK = "atproto-relay"  # E16: in the Server header of every relay
+
+log = logs.get("hosts")
 
 
 def origin_url(hostname: str, *, no_tls: bool) -> str:
@@ -69,11 +72,20 @@ class CrawlRequests:
         return self._registry.add([NewHost(name, "request", no_tls)])[0]
 
     def add(self, hostnames: Iterable[str], source: HostSource) -> list[HostEntry]:
-        """Adds the operator's hosts without asking them. HostRefused at the first bad name, and none is added then."""
+        """Adds the operator's hosts without asking them. HostRefused at the first bad name, and none is added then.
+
+        A banned one is refused, too; of the settings it is left out: a ban must not keep the relay from starting.
+        """
         new = []
         for hostname in hostnames:
             name, no_tls = normalise_hostname(hostname, allow_private=self._allow_private)
-            self._registry.refuse_banned(name)
+            try:
+                self._registry.refuse_banned(name)
+            except HostRefused:
+                if source != "config":
+                    raise
+                log.warning("a host of RELAY_HOSTS is banned, and left out", host=name)
+                continue
             new.append(NewHost(name, source, no_tls))
         known = {self._registry.id_of(host.hostname) for host in new}
         entries = self._registry.add(new)
