@@ -23,7 +23,7 @@ from zlay._fast import pipeline, pool, reader
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
-from zlay.errors import HostRefused, StartError, StateError
+from zlay.errors import ConfigError, HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.firehose.consumers import Consumers
 from zlay.hosts.connection import starter
@@ -71,13 +71,15 @@ class Relay:
     """One running relay; the one of its process, since the compiled core is. Built in order, or not at all."""
 
     def __init__(self, config: Config, on_shutdown: Callable[[str], None]) -> None:
-        """Opens everything and starts nothing but the log's writer. `on_shutdown` hears of POST /admin/shutdown.
+        """Opens everything and starts nothing but the log's writer and HTTP's threads, which answer for health.
 
+        `on_shutdown` hears of POST /admin/shutdown.
         Raises StartError, ConfigError, StateError.
         """
         self.config = config
         self._on_shutdown = on_shutdown
         self._started_s = time.monotonic()
+        self._opened = False  # until then only health answers: nothing else is there
         self._stopping = False
         self.supervisor = Supervisor()
         with contextlib.ExitStack() as undo:
@@ -95,6 +97,9 @@ class Relay:
             trusted_proxies=config.relay_trusted_proxies,
         )
         undo.callback(self.http.close)
+        undo.callback(self._stop_http)
+        for name, target in self.http.threads():  # log and state may take minutes to read after a long outage
+            self.supervisor.spawn(name, target)
         self.leaks = LeakTrace(config.leak_trace, config.leak_trace_limit_mb * MIB, config.relay_data_dir)
         pool.init(config.frame_pool_bytes, config.frame_alloc)
         undo.callback(pool.close)
@@ -117,6 +122,11 @@ class Relay:
         )
         self.metrics_source = Metrics(self)
         self.housekeeping = Housekeeping(self)
+
+    def _stop_http(self) -> None:
+        self.supervisor.stopping()
+        self.http.stop()
+        self.supervisor.join(THREADS_DEADLINE_S)
 
     def _recover_state(self) -> Any:
         """Log and state belong together, and the state is brought up to the log's end (R3, R11)."""
@@ -192,12 +202,10 @@ class Relay:
     # --- start and stop: main thread ---
 
     def start(self) -> None:
-        """Starts every thread, health first, dialling last."""
+        """Starts every thread but those of HTTP, which run already; dialling last."""
         config = self.config
         self.leaks.start()
         self.consumers.start()
-        for name, target in self.http.threads():
-            self.supervisor.spawn(name, target)
         pipeline.start(
             config.workers,
             config.did_cache_size,
@@ -205,6 +213,7 @@ class Relay:
             config.hold_seconds,
             self.applier.applied_seq,
         )
+        self._opened = True
         spawn = self.supervisor.spawn
         spawn("applier", self.applier.run)
         spawn("loader", self.loader.run)
@@ -340,6 +349,11 @@ class Relay:
         """The graceful stop."""
         self._on_shutdown(reason)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether log and state have been read and consumers are served."""
+        return self._opened
+
     def alive(self) -> bool:
         """Whether what moves events is alive: no supervised thread is down."""
         return not self.supervisor.faults()
@@ -347,6 +361,8 @@ class Relay:
     def readiness(self) -> list[str]:
         """Why the relay is not ready."""
         reasons = self.supervisor.faults()
+        if not self._opened:
+            return [*reasons, "starting: log and state are being read"]
         if self._stopping:
             reasons.append("stopping")
         status = self.log.status()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zlay import logs
+from zlay.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,11 +52,17 @@ class Supervisor:
     _watched: list[_Watched] = field(default_factory=list)
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
-        """Runs `target` on a thread of its own, again and again until `stopping`; it should return only after that."""
+        """Runs `target` on a thread of its own, again and again until `stopping`; it should return only after that.
+
+        Raises StartError where the system gives no thread.
+        """
         watched = _Watched(name)
         thread = threading.Thread(target=self._run, args=(watched, target), name=name, daemon=True)
         watched.thread = thread
-        thread.start()  # raises where there is no thread to be had: then there is none to be joined
+        try:
+            thread.start()
+        except RuntimeError as exc:  # then there is none to be joined either
+            raise StartError(f"thread {name}: {exc}; look at the limits of threads (ulimit -u, TasksMax)") from exc
         with self._lock:
             self._watched.append(watched)
 

@@ -306,6 +306,29 @@ def test_an_answer_that_nobody_takes_has_a_deadline(running: Running, monkeypatc
         wait_until(lambda: running.server.connections == 0, "the connection is gone")
 
 
+def test_answers_nobody_takes_are_bounded_together(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the answers that wait for clients are too many bytes together, those that wait longest are let go."""
+    monkeypatch.setattr(server, "MAX_UNSENT_BYTES", 50_000_000)
+    clients = [running.client() for _ in range(4)]
+
+    def answered() -> int:
+        return 4 - running.server.connections + sum(one.unsent > 0 for one in running.server._clients.values())
+
+    wait_until(lambda: running.server.connections == 4, "all are there")
+    for count, client in enumerate(clients, 1):
+        client.send(request_bytes("GET", "/big/20000000"))
+        wait_until(lambda count=count: answered() == count, "it is answered")
+        assert running.server._unsent_bytes < 50_000_000
+    assert running.server.connections < 4
+    assert len(clients[-1].answer().body) == 20_000_000
+    with pytest.raises((EOFError, ConnectionResetError)):
+        clients[0].answer()
+    for client in clients:
+        client.sock.close()
+    wait_until(lambda: running.server.connections == 0, "all are gone")
+    assert running.server._unsent_bytes == 0
+
+
 def test_requests_over_what_the_pool_holds_are_told_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every handler busy and the queue full, a request gets 503 at once, health an answer, the metrics port its
     own handlers; later all is answered."""

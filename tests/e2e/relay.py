@@ -116,7 +116,7 @@ class RelayProcess:
             sys.stderr.write(f"--- the relay's log, {self.log_path} ---\n{self.log_tail()}\n")
 
     def start(self, *, ready: bool = True) -> Self:
-        """Start the process; with `ready`, wait until it answers /_health."""
+        """Start the process; with `ready`, wait until it has opened log and state and serves."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, *ZLAY, "run", *self._args],
@@ -126,7 +126,7 @@ class RelayProcess:
                 env={**self._env, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             )
         if ready:
-            self.wait_for(self._healthy, "an answer from /_health", START_S)
+            self.wait_for(self._serves, "the end of its start", START_S)
         return self
 
     def terminate(self, timeout_s: float = STOP_S) -> int:
@@ -165,7 +165,7 @@ class RelayProcess:
 
     def wait_ready(self, timeout_s: float = START_S) -> None:
         """Wait until /_readyz says 200."""
-        self.wait_for(lambda: self._status("/_readyz") == 200, "readiness", timeout_s)
+        self.wait_for(lambda: self._answer("/_readyz")[0] == 200, "readiness", timeout_s)
 
     def wait_metric(self, name: str, at_least: float, timeout_s: float = 60.0) -> None:
         """Wait until a metric (see `metrics`) has reached a value."""
@@ -205,11 +205,12 @@ class RelayProcess:
         """The end of what the relay has written."""
         return self.log_path.read_bytes()[-_LOG_SHOWN_BYTES:].decode(errors="replace")
 
-    def _healthy(self) -> bool:
-        return self._status("/_health") == 200
+    def _serves(self) -> bool:
+        status, body = self._answer("/_readyz")
+        return status != 0 and b'"starting' not in body
 
-    def _status(self, path: str) -> int:
+    def _answer(self, path: str) -> tuple[int, bytes]:
         try:
-            return request(self.metrics_port, "GET", path, timeout_s=2.0)[0]
+            return request(self.metrics_port, "GET", path, timeout_s=2.0)
         except (OSError, http.client.HTTPException):
-            return 0
+            return 0, b""

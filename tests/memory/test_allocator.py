@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.relay import RelayProcess, request
 from tests.fixtures import ROOT
 from zlay.errors import ConfigError, StartError
 from zlay.memory import allocator
@@ -61,6 +62,21 @@ def test_an_allocator_by_name(name: str) -> None:
     assert on == f"on {pid} {name} 1 ['a b', '--c=d']"
     assert file.name.partition(".so")[0] in maps
     assert f"name={name}" in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", allocator.PACKAGES)
+def test_a_relay_on_another_allocator(name: str, tmp_path: Path) -> None:
+    """A whole relay starts on each allocator, says so in its metrics, and stops in order."""
+    file = library(name)
+    with RelayProcess(tmp_path / "data", plc_url="http://127.0.0.1:9", env={"ZLAY_ALLOCATOR": name}) as relay:
+        status, body = request(relay.metrics_port, "GET", "/metrics")
+        assert status == 200
+        assert f'allocator="{name}"' in body.decode()
+        assert relay.process is not None
+        maps = Path(f"/proc/{relay.process.pid}/maps").read_text()
+        assert str(file.resolve()) in maps
+        assert relay.terminate() == 0
 
 
 def test_glibc_is_no_other_process() -> None:

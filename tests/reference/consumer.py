@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from wsproto import ConnectionType, WSConnection
@@ -193,6 +194,13 @@ class StrictConsumer:
         self.seq = frame.seq
 
 
+def _is_passing(problem: Exception) -> bool:
+    """Whether a client comes back: after anything that ends a connection, and to a server that is starting."""
+    if isinstance(problem, RefusedError):
+        return problem.status == HTTPStatus.SERVICE_UNAVAILABLE
+    return isinstance(problem, OSError | ClosedError)
+
+
 class Collector:
     """A `StrictConsumer` in a thread of its own that keeps `keep(frame)` of every frame in `frames`.
 
@@ -255,14 +263,11 @@ class Collector:
         while not self._stopping.is_set():
             try:
                 self._consume()
-            except (OSError, ClosedError) as exc:
-                if not self._reconnect:
+            except (OSError, ClosedError, FrameError, StreamError, RefusedError) as exc:
+                if not self._reconnect or not _is_passing(exc):
                     self._fail(exc)
                     return
                 self._stopping.wait(0.05)
-            except (FrameError, StreamError, RefusedError) as exc:
-                self._fail(exc)
-                return
 
     def _consume(self) -> None:
         with StrictConsumer(self.port, self.seq, contiguous=self._contiguous) as consumer:

@@ -67,6 +67,10 @@ class RelayView(Protocol):
     def shutdown(self, reason: str) -> None:
         """The graceful stop; returns at once."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is more to be asked than health; False during a start."""
+
     def alive(self) -> bool:
         """Whether the parts that move events run: from counters, without waiting for anything."""
 

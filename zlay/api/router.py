@@ -68,6 +68,7 @@ class RelayRouter:
     def handle(self, request: Request) -> Response:
         """Everything else. Raises XrpcError."""
         path, method = request.path, request.method
+        self._refuse_while_starting()
         if path.startswith("/xrpc/"):
             return self._xrpc(request, path.removeprefix("/xrpc/"))
         if request.is_internal:
@@ -77,6 +78,10 @@ class RelayRouter:
         if path == "/" and method in ("GET", "HEAD"):
             return Response(200, ROOT_TEXT.encode(), TEXT)
         return error_response(404, "NotFound", "no such page")
+
+    def _refuse_while_starting(self) -> None:
+        if not self._relay.is_open:
+            raise XrpcError(503, "ServiceUnavailable", "the relay is starting", (("Retry-After", "5"),))
 
     def _xrpc(self, request: Request, nsid: str) -> Response:
         if nsid in xrpc.QUERIES:
@@ -123,6 +128,7 @@ class RelayRouter:
     def subscribe(self, upgrade: Upgrade, sock: socket.socket) -> Response | None:
         """A1, A2: the upgrade's answer, then the socket goes to its consumer."""
         request = upgrade.request
+        self._refuse_while_starting()
         if request.path != FIREHOSE:
             return error_response(404, "NotFound", "no WebSocket here")
         if request.method != "GET":

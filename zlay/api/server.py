@@ -42,6 +42,7 @@ MAX_INTERNAL_WAITING = 32
 MAX_CONNECTIONS = 12_000  # HTTP ones on the public port; about 20 KiB each. Consumers are counted elsewhere
 MAX_CONNECTIONS_PER_ADDRESS = 4_000  # above any load balancer's, far below the whole
 MAX_INTERNAL_CONNECTIONS = 500
+MAX_UNSENT_BYTES = 64 * 1024 * 1024  # answers that clients have not taken yet, all together (R5); then the oldest go
 RECEIVE_BYTES = 16 * 1024
 REQUEST_DEADLINE_S = 15.0  # from a request's first byte to its last, and from connecting to the first
 IDLE_DEADLINE_S = 60.0
@@ -73,6 +74,7 @@ class _Client:
     closing: bool = False  # when `out` is empty
     got_end: bool = False
     interest: int = select.EPOLLIN  # as epoll knows it; -1 = not registered
+    unsent: int = 0  # bytes of `out` in the server's sum
     began: float = 0.0  # when the first byte of the request under way came; 0 = none is
 
 
@@ -105,6 +107,7 @@ class HttpServer:
         }
         self._stopping = threading.Event()
         self._accept_after = 0.0
+        self._unsent_bytes = 0
         self.requests = 0  # epoll thread writes, as the next
         self.refused = 0  # connections and requests over a limit
         self.addresses: list[tuple[str, int]] = []
@@ -358,11 +361,10 @@ class HttpServer:
         data = client.http.answer(response)
         if not client.http.keep_alive or not data:
             client.closing = True
+        client.deadline = time.monotonic() + WRITE_DEADLINE_S
         self._send(client, data)
-        waits = client.closing or client.out
-        client.deadline = time.monotonic() + (WRITE_DEADLINE_S if waits else IDLE_DEADLINE_S)
-        if client.closing and not client.out:
-            client.deadline = time.monotonic() + LINGER_S
+        if not client.out and not client.closing:
+            client.deadline = time.monotonic() + IDLE_DEADLINE_S
 
     def _send(self, client: _Client, data: bytes) -> None:
         client.out += data
@@ -375,9 +377,12 @@ class HttpServer:
             try:
                 sent = client.sock.send(client.out)
             except BlockingIOError:
-                self._watch(client)
-                return
+                break
             del client.out[:sent]
+        self._count_unsent(client)
+        if client.out:
+            self._watch(client)
+            return
         if not client.closing:
             return
         if client.got_end:
@@ -387,6 +392,19 @@ class HttpServer:
             client.sock.shutdown(socket.SHUT_WR)
         client.deadline = time.monotonic() + LINGER_S
         self._watch(client)
+
+    def _count_unsent(self, client: _Client) -> None:
+        """Keeps the sum, and below its bound: who has waited longest has had the best chance to read."""
+        self._unsent_bytes += len(client.out) - client.unsent
+        client.unsent = len(client.out)
+        if self._unsent_bytes <= MAX_UNSENT_BYTES:
+            return
+        log.warn_rate("unsent", "answers wait for too many clients: the oldest are let go", bytes=self._unsent_bytes)
+        for one in sorted((c for c in self._clients.values() if c.unsent), key=lambda c: c.deadline):
+            if self._unsent_bytes <= MAX_UNSENT_BYTES // 2:
+                break
+            self.refused += 1
+            self._close(one)
 
     def _watch(self, client: _Client) -> None:
         """Asks epoll for what the connection can use now."""
@@ -430,6 +448,8 @@ class HttpServer:
         client.sock.close()
 
     def _uncount(self, client: _Client) -> None:
+        self._unsent_bytes -= client.unsent
+        client.unsent = 0
         self._open[client.is_internal] -= 1
         left = self._per_address[client.peer] - 1
         if left > 0:
