@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,24 @@ def pytest_runtest_logstart(nodeid: str) -> None:
     """Leave the running test's name where scripts/test finds it after a crash."""
     if RUNNING_TEST:
         Path(RUNNING_TEST).write_text(nodeid, encoding="utf-8")
+
+
+# ---- a thread that a failed test has left does not keep the run from ending ------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """End the process, as failed, when the interpreter would wait for somebody's threads for ever."""
+    left = [thread.name for thread in threading.enumerate() if _would_be_waited_for(thread)]
+    if left:
+        sys.stdout.flush()
+        sys.stderr.write(f"\nthreads that no test has ended: {', '.join(left)}\n")
+        sys.stderr.flush()
+        os._exit(pytest.ExitCode.TESTS_FAILED)
+
+
+def _would_be_waited_for(thread: threading.Thread) -> bool:
+    return thread is not threading.main_thread() and not thread.daemon
 
 
 # ---- the GIL stays off ----------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ CASES = {
     "test_marked.py": "import pytest\n@pytest.mark.skip(reason='no reason')\ndef test_it(): pass",
     "test_module.py": "import pytest\npytest.skip('no reason', allow_module_level=True)\n",
     "test_allowed.py": "import pytest\ndef test_it(): pytest.skip('a reason')",
+    "test_leaves_thread.py": (
+        "import threading\ndef test_it(): threading.Thread(target=threading.Event().wait, name='left').start()"
+    ),
     "test_crashes.py": "import os\ndef test_it(): os.kill(os.getpid(), 9)",
 }
 
@@ -84,6 +87,14 @@ def test_a_crash_leaves_the_name_of_its_test(project: Path) -> None:
     assert note.read_text(encoding="utf-8") == "tests/test_crashes.py::test_it"
     assert run(project, "test_passes.py", ZLAY_RUNNING_TEST=str(note)).returncode == 0
     assert not note.exists()
+
+
+def test_a_thread_that_is_left_fails_the_run(project: Path) -> None:
+    """A thread that would keep the interpreter from ending is named, and the run ends, as failed."""
+    result = run(project, "test_leaves_thread.py")
+    assert "1 passed" in result.stdout
+    assert "threads that no test has ended: left" in result.stderr
+    assert result.returncode == 1
 
 
 def test_the_gil_turned_on_fails_the_run(project: Path) -> None:

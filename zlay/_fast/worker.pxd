@@ -55,7 +55,7 @@ cdef enum MessageKind:
 cdef struct Message_:          # one message to a worker; zl_malloc'd by the sender, freed by the worker
     Node node
     uint8_t kind
-    # M_IDENTITY, M_ACCOUNT: IdentityState, ID_UNKNOWN = no conclusive answer; M_STATUS: 1 = answered; M_RESYNC: 1 = healed
+    # M_IDENTITY, M_ACCOUNT: IdentityState (ID_UNKNOWN: nothing conclusive); M_STATUS: 1 = answered; M_RESYNC: 1 = whole
     uint8_t outcome
     uint8_t upstream_status
     uint8_t local_status

@@ -36,8 +36,9 @@ class IdentitySaver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()  # guards _waiting and forgotten
+        self._lock = threading.Lock()  # guards _waiting, _in_flight and forgotten
         self._waiting: deque[_Change] = deque()
+        self._in_flight = 0  # changes that the store has been given and has not taken yet
         self._stop = threading.Event()
         self.forgotten = 0  # changes given up because the store did not take them
 
@@ -55,7 +56,7 @@ class IdentitySaver:
     def waiting(self) -> int:
         """Changes not written yet."""
         with self._lock:
-            return len(self._waiting)
+            return len(self._waiting) + self._in_flight
 
     def stop(self) -> None:
         """Asks `run` to write what waits, once, and end."""
@@ -102,10 +103,12 @@ class IdentitySaver:
 
     def _take(self) -> list[_Change]:
         with self._lock:
-            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._in_flight = min(BATCH, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(self._in_flight)]
 
     def _put_back(self, batch: list[_Change]) -> None:
         with self._lock:
+            self._in_flight = 0
             self._waiting.extendleft(reversed(batch))
 
     def _write(self, kind: str, changes: list[_Change]) -> None:
