@@ -23,7 +23,7 @@ from zlay._fast import pipeline, pool, reader
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
-from zlay.errors import ConfigError, HostRefused, StartError, StateError
+from zlay.errors import HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.firehose.consumers import Consumers
 from zlay.hosts.connection import starter

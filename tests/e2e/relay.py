@@ -70,7 +70,7 @@ def request(
 class RelayProcess:
     """`zlay run` on a data directory. It can be started again after `terminate` or `kill`, on the same ports.
 
-    Attributes: `port` (firehose, XRPC), `metrics_port`, `ws_url`, `log_path`; `prefix`, a command that the relay is run by
+    Attributes: `port` (firehose, XRPC), `metrics_port`, `ws_url`, `log_path`; `prefix`, a command that runs the relay
     (such as setpriv), from the next start on.
     """
 
