@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from zlay import __version__, gil, logs
 from zlay._fast import host as chost
-from zlay._fast import pipeline, pool, reader
+from zlay._fast import pipeline, pool, reader, verdicts
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
@@ -280,8 +280,9 @@ class Relay:
         self.http.close()
         with contextlib.suppress(StateError):
             self._store.close()
+        let_go = verdicts.counts()["drop", "shutdown"]
         log.info("stopped", seconds=round(time.monotonic() - began, 2), readers_left=left, drained=drained,
-                 synced=synced, applied=applied, threads_left=len(running))  # fmt: skip
+                 let_go=let_go, synced=synced, applied=applied, threads_left=len(running))  # fmt: skip
 
     # --- RelayView: any thread ---
 
