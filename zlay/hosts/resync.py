@@ -3,7 +3,7 @@
 The account is asked for at its PDS (getLatestCommit). Where what it says is our own newest state, a state whose
 signature and tree were verified when it came, nothing is missing between the two and the account is healed. Where the
 host is ahead of us, its events are still on their way: we ask again later. After the last try the account stays
-desynchronized until its next break. Threads: `threads()` lists what is to be run, each supervised.
+desynchronized until its next break.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from zlay import logs
 from zlay.errors import HttpFault, StateError
-from zlay.hosts.lanes import HostLanes
-from zlay.hosts.questions import HostAsker
+from zlay.hosts.asking import HostQuestions
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from zlay.hosts.questions import HostAsker
     from zlay.hosts.registry import Registry
     from zlay.state.interface import Store
 
@@ -29,7 +29,6 @@ __all__ = ["Resync"]
 
 THREADS = 2
 PAUSE_S = 0.5  # between two questions to one host: at most 2 a second
-REQUEST_WAIT_S = 0.25
 TRIES_AFTER_S = (1.0, 3.0, 15.0, 60.0, 300.0)  # the first when the applier has surely written what was logged
 
 log = logs.get("accounts")
@@ -41,7 +40,7 @@ class _Try:
     number: int  # index into TRIES_AFTER_S
 
 
-class Resync:
+class Resync(HostQuestions[_Try]):
     """See the module's head."""
 
     def __init__(
@@ -54,64 +53,44 @@ class Resync:
         allow_private: bool,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`next_request(timeout_s)` waits for (did, host id); `post_resync` is told whether it is healed."""
+        """`post_resync` is told whether an account is healed; accounts that still wait at the end stay marked."""
+        super().__init__(
+            registry,
+            name="resync",
+            askers=THREADS,
+            pause_s=PAUSE_S,
+            next_request=next_request,
+            allow_private=allow_private,
+            context=context,
+        )
         self._store = store
-        self._registry = registry
-        self._next_request = next_request
         self._post_resync = post_resync
-        self._allow_private = allow_private
-        self._context = context
-        self._lanes: HostLanes[_Try] = HostLanes(PAUSE_S)
-        self._stop = threading.Event()
         self._lock = threading.Lock()  # guards the two counters
         self._healed = 0
         self._given_up = 0
-
-    def threads(self) -> list[tuple[str, Callable[[], None]]]:
-        """(name, target) of every thread this part needs."""
-        askers = [(f"resync-{n}", self._run_asker) for n in range(THREADS)]
-        return [("resync-requests", self._run_requests), *askers]
-
-    def stop(self) -> None:
-        """Asks all threads to end; what waits is forgotten, the accounts stay marked."""
-        self._stop.set()
-        self._lanes.close()
 
     def statistics(self) -> dict[str, int]:
         """Accounts healed and given up so far, and questions waiting."""
         with self._lock:
             return {"healed": self._healed, "given_up": self._given_up, "waiting": self._lanes.waiting()}
 
-    def _run_requests(self) -> None:
-        while not self._stop.is_set():
-            request = self._next_request(REQUEST_WAIT_S)
-            if request is not None:
-                self._put(request[1], _Try(request[0], 0))
+    def _take(self, did: str, host_id: int) -> None:
+        self._put(host_id, _Try(did, 0))
 
-    def _run_asker(self) -> None:
-        asker = HostAsker(allow_private=self._allow_private, context=self._context)
-        try:
-            while not self._stop.is_set():
-                taken = self._lanes.take(REQUEST_WAIT_S)
-                if taken is not None:
-                    self._try(asker, *taken)
-        finally:
-            asker.close()
-
-    def _try(self, asker: HostAsker, host_id: int, attempt: _Try) -> None:
+    def _ask(self, asker: HostAsker, host_id: int, question: _Try) -> None:
         healed = False
         try:
-            healed = self._is_whole(asker, host_id, attempt.did)
+            healed = self._is_whole(asker, host_id, question.did)
         except (HttpFault, StateError) as exc:
             log.warn_rate(f"resync-{host_id}", "account cannot be compared", host_id=host_id, error=str(exc))
         finally:
             self._lanes.done(host_id)
         if healed:
-            self._end(attempt.did, healed=True)
-        elif attempt.number + 1 < len(TRIES_AFTER_S):
-            self._put(host_id, _Try(attempt.did, attempt.number + 1))
+            self._end(question.did, healed=True)
+        elif question.number + 1 < len(TRIES_AFTER_S):
+            self._put(host_id, _Try(question.did, question.number + 1))
         else:
-            self._end(attempt.did, healed=False)
+            self._end(question.did, healed=False)
 
     def _is_whole(self, asker: HostAsker, host_id: int, did: str) -> bool:
         """Whether the host's head is our newest state. HttpFault, StateError."""
@@ -127,9 +106,9 @@ class Resync:
             and (latest.rev, latest.cid) == (row.rev, _cid_text(row.head))
         )
 
-    def _put(self, host_id: int, attempt: _Try) -> None:
-        if not self._lanes.put(host_id, attempt, TRIES_AFTER_S[attempt.number]):
-            self._end(attempt.did, healed=False)
+    def _put(self, host_id: int, question: _Try) -> None:
+        if not self._lanes.put(host_id, question, TRIES_AFTER_S[question.number]):
+            self._end(question.did, healed=False)
 
     def _end(self, did: str, *, healed: bool) -> None:
         with self._lock:
