@@ -162,8 +162,8 @@ cdef inline int read_uint(Cursor *c, uint64_t *out) noexcept nogil:
     return R_OK if out[0] <= <uint64_t>INT64_MAX else R_CBOR_INT_RANGE
 
 
-cdef inline int read_text(Cursor *c, const uint8_t **p, uint32_t *n) noexcept nogil:
-    """A text string, valid UTF-8; p points into the cursor's bytes."""
+cdef inline int _read_string(Cursor *c, uint8_t wanted, const uint8_t **p, uint32_t *n) noexcept nogil:
+    """A string of major type `wanted`; p points into the cursor's bytes."""
     cdef const uint8_t *start = c.p
     cdef uint8_t major
     cdef uint64_t length
@@ -172,28 +172,7 @@ cdef inline int read_text(Cursor *c, const uint8_t **p, uint32_t *n) noexcept no
     n[0] = 0
     if r != R_OK:
         return r
-    if major != MAJOR_TEXT:
-        c.p = start
-        return drisl_mismatch(c)
-    if length > <uint64_t>(c.end - c.p):
-        return R_CBOR_TRUNCATED
-    p[0] = c.p
-    n[0] = <uint32_t>length
-    c.p += length
-    return R_OK if text_valid(p[0], n[0]) else R_CBOR_UTF8
-
-
-cdef inline int read_bytes(Cursor *c, const uint8_t **p, uint32_t *n) noexcept nogil:
-    """A byte string; p points into the cursor's bytes."""
-    cdef const uint8_t *start = c.p
-    cdef uint8_t major
-    cdef uint64_t length
-    cdef int r = cbor_head(c, &major, &length)
-    p[0] = NULL
-    n[0] = 0
-    if r != R_OK:
-        return r
-    if major != MAJOR_BYTES:
+    if major != wanted:
         c.p = start
         return drisl_mismatch(c)
     if length > <uint64_t>(c.end - c.p):
@@ -202,6 +181,19 @@ cdef inline int read_bytes(Cursor *c, const uint8_t **p, uint32_t *n) noexcept n
     n[0] = <uint32_t>length
     c.p += length
     return R_OK
+
+
+cdef inline int read_text(Cursor *c, const uint8_t **p, uint32_t *n) noexcept nogil:
+    """A text string, valid UTF-8; p points into the cursor's bytes."""
+    cdef int r = _read_string(c, MAJOR_TEXT, p, n)
+    if r != R_OK:
+        return r
+    return R_OK if text_valid(p[0], n[0]) else R_CBOR_UTF8
+
+
+cdef inline int read_bytes(Cursor *c, const uint8_t **p, uint32_t *n) noexcept nogil:
+    """A byte string; p points into the cursor's bytes."""
+    return _read_string(c, MAJOR_BYTES, p, n)
 
 
 cdef inline int read_link(Cursor *c, const uint8_t **cid) noexcept nogil:
