@@ -237,6 +237,23 @@ def test_half_a_retirement_is_finished(tmp_path: Path) -> None:
     with opened(data_dir) as log:
         assert log.oldest_seq == 6
         assert not _frames(data_dir, 1).exists()
+    _frames(data_dir, 6).unlink()  # what a power loss may make of it: the other half
+    with opened(data_dir) as log:
+        assert log.oldest_seq == 11
+        assert log.recovered.orphans == []
+        assert not _index(data_dir, 6).exists()
+
+
+def test_half_a_birth_is_removed(tmp_path: Path) -> None:
+    """An .index without .frames above all segments that holds no event is a birth that a power loss has torn."""
+    data_dir = tmp_path / "log"
+    with opened(data_dir) as log:
+        fill(log, 3)
+    for content in (b"", bytes(SIZE)):
+        _index(data_dir, 4).write_bytes(content)
+        with opened(data_dir) as log:
+            assert log.recovered.removed == [f"{4:020}.index"]
+            assert log.recovered.orphans == []
 
 
 def test_numbers_of_an_index_without_frames_are_not_given_again(tmp_path: Path) -> None:
@@ -311,6 +328,9 @@ def test_os_mode_leaves_numbers_out_after_the_machine_restarted(
         assert append(log, "after") == 7 + OS_JUMP
         assert log.wait_synced(7 + OS_JUMP, 20)
         assert [entry.seq for entry in log.scan(1)] == [1, 2, 3, 4, 5, 6, 7 + OS_JUMP]
+        assert log.recovered.gaps == []
+    with opened(data_dir) as log:
+        assert log.recovered.gaps == []  # numbers left out on purpose are no damage
     assert len(list(LogReader.of(data_dir / "events"))) == 7
 
 

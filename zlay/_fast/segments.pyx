@@ -396,6 +396,9 @@ cdef uint64_t segments_retain(uint64_t max_age_us, uint64_t max_bytes, uint64_t 
         zl_add64(&_retired, 1)
         total -= size
         gone += size
+        # One at a time: of several that a power loss brings back it might bring back one in the middle.
+        if fsync(_dir) != 0:
+            break
     zl_unlock(&_retain_lock)
     return gone
 

@@ -19,7 +19,7 @@ from zlay._fast import segments as _segments
 from zlay.errors import StartError
 from zlay.eventlog.recovery import Recovered, find_segments, recover
 from zlay.eventlog.spans import seq_span
-from zlay.eventlog.store import DirectoryLock, Run, boot_id, read_run, read_store, write_run
+from zlay.eventlog.store import DirectoryLock, Run, boot_id, read_run, read_store, sync_folders, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +94,7 @@ class EventLog:
             raise StartError(f"RELAY_INITIAL_SEQ must be between 1 and {MAX_SEQ}")
         events = data_dir / "events"
         events.mkdir(parents=True, exist_ok=True)
+        sync_folders(data_dir)
         lock = DirectoryLock(data_dir)
         dir_fd = os.open(events, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

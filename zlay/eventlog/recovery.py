@@ -40,7 +40,7 @@ class Recovered:
     rewritten: int = 0  # kept above the floor, written once more
     damaged: int = 0  # events below the floor that cannot be read
     damage: list[tuple[int, int]] = field(default_factory=list)
-    gaps: list[tuple[int, int]] = field(default_factory=list)  # seqs between segments that are in neither
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # seqs that are missing between segments
     removed: list[str] = field(default_factory=list)  # files of a torn birth or of a half-done retirement
     orphans: list[str] = field(default_factory=list)  # files without their other half, left alone
 
@@ -61,14 +61,19 @@ def _name(first_seq: int, kind: str) -> str:
     return f"{first_seq:020}.{kind}"
 
 
-def _header(dir_fd: int, first_seq: int, kind: str, store_id: bytes) -> bool:
-    """Whether the header is whole. Raises StartError when it is, and says another store, version or place."""
+def _read_header(dir_fd: int, first_seq: int, kind: str) -> tuple[int, bytes, int, int, int] | None:
+    """(version, store id, first seq, highest seq before it, time of creation); None where it is damaged."""
     fd = os.open(_name(first_seq, kind), os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         data = os.pread(fd, HEADER_BYTES, 0)
     finally:
         os.close(fd)
-    header = _segments.check_header(data, kind == "frames")
+    return _segments.check_header(data, kind == "frames")
+
+
+def _header(dir_fd: int, first_seq: int, kind: str, store_id: bytes) -> bool:
+    """Whether the header is whole. Raises StartError when it is, and says another store, version or place."""
+    header = _read_header(dir_fd, first_seq, kind)
     if header is None:
         return False
     version, store, first = header[:3]
@@ -116,6 +121,35 @@ def _drop_torn_birth(dir_fd: int, store_id: bytes, pairs: list[int], found: Reco
     return first - 1
 
 
+def _left_out(dir_fd: int, last: int, following: int) -> bool:
+    """Whether the numbers between two segments were never given to events that are kept: the newer one says so."""
+    headers = [_read_header(dir_fd, following, kind) for kind in ("index", "frames")]
+    return any(header is not None and header[3] <= last for header in headers)
+
+
+def _settle_half_pairs(
+    dir_fd: int, pairs: list[int], only_frames: list[int], only_index: list[int], repair: bool, found: Recovered
+) -> int:
+    """Removes halves of unfinished births and retirements, reports others. Returns what births prove to be on disk."""
+    floor = 0
+    for first, kind in sorted(
+        [(first, "frames") for first in only_frames] + [(first, "index") for first in only_index]
+    ):
+        older = bool(pairs) and first < pairs[0]
+        newer = not pairs or first > pairs[-1]
+        entries = max(0, _size(dir_fd, first, kind) - HEADER_BYTES) // ENTRY_BYTES if kind == "index" else 0
+        if newer and entries:  # entries come when the birth is complete: .frames has been lost
+            newer = False
+        elif newer:  # a birth that got no further; everything before it was on disk
+            floor = max(floor, first - 1)
+        if (older or newer) and repair:
+            _remove(dir_fd, first, (kind,), found)
+            continue
+        found.orphans.append(_name(first, kind))
+        found.last_seq = max(found.last_seq, first - 1 + entries if entries else 0)
+    return floor
+
+
 def _recover_last(dir_fd: int, store_id: bytes, first: int, floor: int, repair: bool, found: Recovered) -> None:
     whole = _both_headers(dir_fd, first, store_id)
     tail = _recovery.repair_tail(dir_fd, first, max(floor, first - 1), repair)
@@ -139,28 +173,15 @@ def recover(dir_fd: int, store_id: bytes, *, repair: bool = True) -> Recovered:
     """
     found = Recovered()
     pairs, only_frames, only_index = find_segments(dir_fd)
-    floor = 0
-    for first in only_frames:
-        older = not pairs or first < pairs[0]
-        newer = not pairs or first > pairs[-1]
-        if newer:  # a birth that got no further; everything before it was on disk
-            floor = max(floor, first - 1)
-        if (older or newer) and repair:
-            _remove(dir_fd, first, ("frames",), found)
-        else:
-            found.orphans.append(_name(first, "frames"))
+    floor = _settle_half_pairs(dir_fd, pairs, only_frames, only_index, repair, found)
     if pairs and repair:
         floor = max(floor, _drop_torn_birth(dir_fd, store_id, pairs, found))
-    for first in only_index:
-        found.orphans.append(_name(first, "index"))
-        entries = (_size(dir_fd, first, "index") - HEADER_BYTES) // ENTRY_BYTES
-        found.last_seq = max(found.last_seq, first - 1 + max(0, entries))
     found.last_seq = max(found.last_seq, floor)
     for first, following in pairwise(pairs):
         entries = max(0, (_size(dir_fd, first, "index") - HEADER_BYTES) // ENTRY_BYTES)
         last = min(first - 1 + entries, following - 1)
         found.rows.append((first, last, _size(dir_fd, first, "frames")))
-        if last + 1 < following:
+        if last + 1 < following and not _left_out(dir_fd, last, following):
             found.gaps.append((last + 1, following - 1))
     if pairs:
         _header(dir_fd, pairs[0], "index", store_id)

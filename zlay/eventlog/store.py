@@ -15,7 +15,17 @@ from pathlib import Path
 
 from zlay.errors import StartError
 
-__all__ = ["DirectoryLock", "Run", "Store", "boot_id", "read_run", "read_store", "replace_file", "write_run"]
+__all__ = [
+    "DirectoryLock",
+    "Run",
+    "Store",
+    "boot_id",
+    "read_run",
+    "read_store",
+    "replace_file",
+    "sync_folders",
+    "write_run",
+]
 
 FORMAT = 1
 STORE_FILE = "store.json"
@@ -71,6 +81,27 @@ class DirectoryLock:
 def boot_id() -> str:
     """The machine's boot id: another one means that what was only in the page cache is gone."""
     return BOOT_ID_FILE.read_text("ascii").strip()
+
+
+def sync_folders(data_dir: Path) -> None:
+    """Makes the names of what stands in the data directory, and its own, outlast a power loss.
+
+    Folders above it count as far as they are on the same volume and may be opened. Raises OSError for its own.
+    """
+    _sync_folder(data_dir)
+    device = data_dir.stat().st_dev
+    for folder in data_dir.resolve().parents:
+        if folder.stat().st_dev != device or not os.access(folder, os.R_OK):
+            break
+        _sync_folder(folder)
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def replace_file(dir_fd: int, name: str, data: bytes, mode: int = 0o640) -> None:
