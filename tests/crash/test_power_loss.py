@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.crash.power import Loss
 
+pytestmark = pytest.mark.slow
+
 CHILD = Path(__file__).with_name("log_child.py")
 SEED = int(os.environ.get("ZLAY_POWER_SEED", "20261121"))
 STATES = int(os.environ.get("ZLAY_POWER_LOSSES", "150"))
