@@ -188,6 +188,11 @@ def setting(**new: object) -> Change:
     return lambda fields: fields.update(new)
 
 
+def misspelt(form: bytes) -> bytes:
+    """A key of that form, "%d" in it, that may stand last at height 1."""
+    return next(key for key in (form % i for i in itertools.count()) if depth(key) == 1)
+
+
 HIGH = next(keys(2))
 WRONG: dict[str, tuple[str, Where, Change]] = {
     "first entry shares": ("mst_node", root, first_prefix),
@@ -209,6 +214,10 @@ WRONG: dict[str, tuple[str, Where, Change]] = {
         rekey(2, TOP[2] + b"x" * next(i for i in range(1, 99) if depth(TOP[2] + b"x" * i) == 0)),
     ),
     "a key too long": ("mst_node", root, rekey(2, next(keys(1, TOP[2] + b"x" * 1024)))),
+    **{
+        f"a key {form!r}": ("mst_node", root, rekey(2, misspelt(form)))
+        for form in (b"d%d", b"d/%d/", b"d/%d/x", b"d//%d", b"d%d/", b"d/\xc3\xa9%d", b"d/%d\0", b"d/a b%d", b"d@/%d")
+    },
     "a key below its bounds": ("mst_node", low, rekey(0, LOW[0])),
     "a key that is its lower bound": ("mst_node", low, rekey(0, TOP[0])),
     "a key above its bounds": ("mst_node", low, rekey(2, next(key for key in keys(0) if key > TOP[1]))),
@@ -354,7 +363,7 @@ def test_entries_of_a_node() -> None:
 def test_keys_of_the_longest_kind() -> None:
     """A key may have MAX_KEY bytes, and no more."""
     for size, label in ((node.MAX_KEY, "ok"), (node.MAX_KEY + 1, "mst_node")):
-        long = b"x" * size
+        long = b"x/" + b"x" * (size - 2)
         blocks: dict[Cid, bytes] = {}
         data = encode_tree(build({long: value("x")}), blocks)
         assert invert(blocks, data, [("create", long, value("x"), None)]) == label

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import fixtures
@@ -166,7 +166,11 @@ def test_tid_of_a_known_time() -> None:
         syntax.tid_text(2**63)
 
 
-@given(st.datetimes(), st.integers(0, 9), st.sampled_from(["Z", "+00:00", "-07:00", "+23:59", "-00:01"]))
+@given(
+    st.datetimes().filter(lambda when: (when.year, when.month, when.day) != (9999, 12, 31)),
+    st.integers(0, 9),
+    st.sampled_from(["Z", "+00:00", "-07:00", "+23:59", "-00:01"]),
+)
 def test_real_datetimes(when: dt.datetime, digits: int, zone: str) -> None:
     """Every date and time of the calendar is a datetime, with any precision and zone."""
     text = when.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0") + ("." + "1234567890"[:digits] if digits else "") + zone
@@ -188,15 +192,22 @@ def test_real_datetimes(when: dt.datetime, digits: int, zone: str) -> None:
         "2023-04-30T23:59:5.1Z",
         "2023-04-30T23:59:59." + "1" * 44 + "Z",
         "２023-04-30T23:59:59Z",
+        "0000-01-01T00:59:00+01:00",
+        "9999-12-31T23:00:00-01:00",
     ],
 )
 def test_dates_that_are_none(text: str) -> None:
-    """A datetime that no calendar or clock has, or of more than 64 characters, is refused."""
+    """A datetime that no calendar or clock has, in UTC neither, or of more than 64 characters, is refused."""
     assert not syntax.is_datetime(text)
 
 
 def test_leap_days_and_longest_fraction() -> None:
-    """Leap days count by the Gregorian rule; 64 characters are still taken."""
+    """Leap days count by the Gregorian rule; 64 characters are still taken, and the first and last minute in UTC."""
+    assert syntax.is_datetime("0000-01-01T01:00:00+01:00")
+    assert syntax.is_datetime("0001-01-01T00:00:00+23:59")
+    assert syntax.is_datetime("9999-12-31T22:59:59-01:00")
+    assert syntax.is_datetime("9999-12-30T23:59:59-23:59")
+    assert syntax.is_datetime("9999-12-31T23:59:59+00:01")
     assert syntax.is_datetime("2000-02-29T00:00:00Z")
     assert syntax.is_datetime("2024-02-29T00:00:00Z")
     assert syntax.is_datetime("2023-04-30T23:59:59." + "1" * 43 + "Z")
@@ -217,6 +228,22 @@ def test_agree_with_the_published_patterns(text: str) -> None:
     assert syntax.is_handle(text) == bool(HANDLE.fullmatch(text))
     assert syntax.is_record_key(text) == (bool(RECORD_KEY.fullmatch(text)) and text not in (".", ".."))
     assert syntax.is_did("did:web" + text) == bool(DID.fullmatch("did:web" + text))
+
+
+MST_KEY = re.compile(rb"[A-Za-z0-9._:~-]+/[A-Za-z0-9._:~-]+")
+
+
+@given(st.text(alphabet="aZ09-._:~//// %", max_size=12).map(str.encode) | st.binary(max_size=8))
+@example(b"/")
+@example(b"a/")
+@example(b"/a")
+@example(b"a/b/")
+@example(b"a/b\xff")
+def test_keys_of_trees(key: bytes) -> None:
+    """A tree's key is two segments of the characters of record keys (C1), as `@atproto/repo` has it; paths are keys."""
+    assert syntax.is_mst_key(key) == bool(MST_KEY.fullmatch(key))
+    if key.isascii() and syntax.path_parts(key.decode()):
+        assert syntax.is_mst_key(key)
 
 
 def test_mutations_of_valid_text_agree_with_the_patterns() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 EMPTY_ROOT = Cid.parse("bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm")  # C7
 MAX_HEIGHT = 128  # C9: 256 bits / 2
+KEY_MAX = 1024  # C1
+_KEY = re.compile(
+    rb"[A-Za-z0-9._:~-]+/[A-Za-z0-9._:~-]+"
+)  # C1; looser than NSID "/" record key, as the packages in use are
 
 
 class MstError(ValueError):
@@ -170,6 +175,8 @@ def _read_node(block: bytes) -> tuple[Cid | None, list[tuple[bytes, Cid, Cid | N
         key = previous[:shared] + suffix
         if shared != common_prefix(previous, key):
             raise MstError("prefix not maximal")
+        if len(key) > KEY_MAX or not _KEY.fullmatch(key):
+            raise MstError("a key that is no path")
         entries.append((key, value, _pointer(raw["t"])))
         previous = key
     return _pointer(node["l"]), entries

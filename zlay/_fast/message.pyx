@@ -91,7 +91,8 @@ cdef int _read_header(Cursor *c, Message *m) noexcept nogil:
             r = drisl_skip(c, DRISL_UNKNOWN, PAYLOAD_DEPTH)
     if r != R_OK:
         return r
-    if op == 0 or (op == 1 and m.type_name.n == 0):
+    # A fragment only: some consumers take a whole NSID for the same message, and would believe one unverified.
+    if op == 0 or (op == 1 and (m.type_name.n < 2 or m.type_name.p[0] != c'#')):
         return R_FRAME_HEADER
     m.kind = K_ERROR if op == -1 else kind_of(m.type_name.p, m.type_name.n)
     return R_OK

@@ -17,6 +17,7 @@ from zlay._fast.drisl cimport (
     cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
 )
 from zlay._fast.scratch cimport scratch_alloc
+from zlay._fast.syntax cimport mst_key_valid
 from zlay._fast.verdicts cimport (
     R_FIELD_TYPE, R_MST_DEPTH, R_MST_MISSING_NODE, R_MST_NODE, R_OK, R_WORK_LIMIT
 )
@@ -183,20 +184,19 @@ cdef inline int _key(Tree *t, Cursor *c, const Entry *before, Entry *e) noexcept
     e.key_n = <uint16_t>(n + shared)
     e.key = suffix
     t.key_bytes += n + shared
-    if before is NULL:
-        return R_OK if shared == 0 else R_MST_NODE
     # What is shared must be all that can be (C9), and the keys ascend: then the first byte of its own is higher.
-    if shared > before.key_n or (shared < before.key_n and suffix[0] <= before.key[shared]):
+    if shared > (0 if before is NULL else before.key_n):
         return R_MST_NODE
-    if shared == 0:
-        return R_OK
-    whole = <uint8_t *>tree_take(t, n + shared)
-    if whole is NULL:
-        return R_WORK_LIMIT
-    memcpy(whole, before.key, shared)
-    memcpy(whole + shared, suffix, n)
-    e.key = whole
-    return R_OK
+    if before is not NULL and shared < before.key_n and suffix[0] <= before.key[shared]:
+        return R_MST_NODE
+    if shared > 0:
+        whole = <uint8_t *>tree_take(t, n + shared)
+        if whole is NULL:
+            return R_WORK_LIMIT
+        memcpy(whole, before.key, shared)
+        memcpy(whole + shared, suffix, n)
+        e.key = whole
+    return R_OK if mst_key_valid(e.key, e.key_n, <uint32_t>shared) else R_MST_NODE
 
 
 cdef int _read_entries(Tree *t, Node *node, Cursor *c) noexcept nogil:

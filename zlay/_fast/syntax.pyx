@@ -8,8 +8,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 
 __all__ = [
-    "is_account_did", "is_datetime", "is_did", "is_handle", "is_nsid", "is_record_key", "path_parts", "tid_number",
-    "tid_text",
+    "is_account_did", "is_datetime", "is_did", "is_handle", "is_mst_key", "is_nsid", "is_record_key", "path_parts",
+    "tid_number", "tid_text",
 ]
 
 cdef enum:
@@ -187,6 +187,20 @@ cdef uint32_t path_collection(const uint8_t *p, uint32_t n) noexcept nogil:
     return nsid_n
 
 
+cdef bint mst_key_valid(const uint8_t *key, uint32_t n, uint32_t known) noexcept nogil:
+    """A key that a tree may hold (C1): two segments of the characters of record keys; looser than a path of an op,
+    since trees keep what was once taken. `known`: so many first bytes are those of a key that is valid.
+    """
+    cdef const uint8_t *slash = <const uint8_t *>memchr(key, c'/', n)
+    cdef uint32_t i
+    if slash == NULL or slash == key or slash == key + n - 1:
+        return False
+    for i in range(known, n):
+        if not (_is[key[i]] & IS_RECORD_KEY) and key + i != slash:
+            return False
+    return True
+
+
 # --- times ---
 
 cdef bint tid_parse(const uint8_t *p, uint32_t n, uint64_t *out) noexcept nogil:
@@ -254,10 +268,12 @@ cdef bint datetime_valid(const uint8_t *p, uint32_t n) noexcept nogil:
     zone_minute = _number(p + i + 4, 2)
     if not 0 <= zone_hour <= 23 or not 0 <= zone_minute <= 59:
         return False
-    if p[i] == c'-':
-        return zone_hour != 0 or zone_minute != 0
-    # Before the year 0000 in UTC there are no datetimes.
-    return year > 0 or month > 1 or day > 1 or hour * 60 + minute >= zone_hour * 60 + zone_minute
+    # In UTC there are no datetimes before the year 0000, nor after 9999.
+    if p[i] == c'+':
+        return year > 0 or month > 1 or day > 1 or hour * 60 + minute >= zone_hour * 60 + zone_minute
+    if zone_hour == 0 and zone_minute == 0:
+        return False
+    return year < 9999 or month < 12 or day < 31 or hour * 60 + minute + zone_hour * 60 + zone_minute < 24 * 60
 
 
 # --- for Python: XRPC parameters, tests, tools. Text in, as it came; any thread ---
@@ -296,6 +312,11 @@ def is_nsid(str text):
 def is_record_key(str text):
     """The syntax of a record key (C1)."""
     return bool(_passes(record_key_valid, text))
+
+
+def is_mst_key(bytes key):
+    """A key that a tree may hold (C1), its length apart."""
+    return bool(mst_key_valid(key, <uint32_t>len(key), 0))
 
 
 def is_datetime(str text):

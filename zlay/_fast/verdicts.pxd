@@ -19,7 +19,7 @@ cdef enum Reason:
     R_CBOR_LIMIT            # map or array over its entry limit (design 14)
     # --- frame (A4, A5, A8, B8) ---
     R_FRAME_TOO_LARGE
-    R_FRAME_HEADER          # header not a map, op or t missing or mistyped
+    R_FRAME_HEADER          # header not a map, op or t missing or mistyped, t without #
     R_FRAME_OP              # op neither 1 nor -1
     R_FRAME_PAYLOAD         # payload not a map, or has $type
     R_FRAME_OBSOLETE        # #handle, #tombstone, #migrate
