@@ -116,6 +116,7 @@ FAULTS = {
     "hash varint of 10 bytes": (link(b"\x00\x01\x71" + b"\xff" * 9 + b"\x01\x20" + bytes(32)), "cbor_cid"),
     "CID that ends in a varint": (link(b"\x00\x01\x71\x92"), "cbor_cid"),
     "CID over 99 bytes": (link(b"\x00\x01\x55\x13" + bytes([97]) + bytes(97)), "cbor_cid"),
+    "digest over 64 bytes": (link(b"\x00\x01\x55\x13" + bytes([65]) + bytes(65)), "cbor_cid"),
     "65 arrays around an item": (b"\x81" * (DEEPEST + 1) + ONE, "cbor_depth"),
     "65 maps around an item": (b"\xa1\x61a" * (DEEPEST + 1) + ONE, "cbor_depth"),
     "2**63": (item("1b 80 00 00 00 00 00 00 00"), "cbor_int_range"),
@@ -143,7 +144,7 @@ VALID = {
     "link to a raw block": pack(cid(codec=0x55)),
     "link with another hash": link(b"\x00\x01\x71\xb2\x40\x40" + bytes(64)),
     "link of an identity hash": link(b"\x00\x01\x55\x00\x00"),
-    "CID of 99 bytes": link(b"\x00\x01\x55\x13" + bytes([95]) + bytes(95)),
+    "digest of 64 bytes": link(b"\x00\x01\x55\x13" + bytes([64]) + bytes(64)),
     "64 arrays around an item": b"\x81" * DEEPEST + ONE,
     "64 arrays around an empty one": b"\x81" * DEEPEST + b"\x80",
     "64 maps around an item": b"\xa1\x61a" * DEEPEST + ONE,
@@ -203,16 +204,17 @@ def test_not_finite_floats_pass_nowhere(bits: str) -> None:
 
 
 def test_records() -> None:
-    """A record is one DRISL map of at most 1,000,000 bytes, with links of any hash and finite floats."""
+    """A record is one DRISL map of at most 1,000,000 bytes, with links of any hash and length, and finite floats."""
     record = {"$type": "a.b.c", "text": "hi", "ref": Raw(VALID["link with another hash"])}
     assert drisl.check_record(pack(record)) == "ok"
     assert drisl.check_record(pack(record | {"x": Raw(b"\xfb" + struct.pack(">d", 0.0))})) == "ok"
     assert drisl.check_record(numbered_map(MAP_LIMIT + 1)) == "ok"
+    assert drisl.check_record(pack({"x": Raw(link(b"\x00\x01\x55\x13" + bytes([95]) + bytes(95)))})) == "ok"
     assert drisl.check_record(b"\xa0") == "ok"
     for broken in (b"", b"\x80", b"\x01", b"\xa0\x00", pack(record)[:-1], pack(Pairs(((1, 1),))), b"\xbf\xff"):
         assert drisl.check_record(broken) == "record_not_map"
     for data, _ in FAULTS.values():
-        if data[:1] != b"\xfb" and data != FAULTS["map of 8,193"][0]:
+        if data[:1] != b"\xfb" and data not in (FAULTS["map of 8,193"][0], FAULTS["digest over 64 bytes"][0]):
             assert drisl.check_record(pack({"a": Raw(data)})) == "record_not_map"
     room = RECORD_BYTES - len(pack({"a": bytes(900_000)})) + 900_000
     assert drisl.check_record(pack({"a": bytes(room)})) == "ok"
@@ -300,9 +302,12 @@ def reference_accepts(data: bytes) -> bool:
 
 
 def plain(value: drisl_ref.Value) -> bool:
-    """True = holds no float and no CID of version 0 or over 99 bytes."""
+    """True = holds no float, and no CID of version 0, over 99 bytes, or with a digest of over 64."""
     if isinstance(value, Cid):
-        return value[0] == 1 and len(value) <= 99
+        at = 0
+        for _ in range(3):
+            _, at = drisl_ref.read_uvarint(value, at)
+        return value[0] == 1 and len(value) <= 99 and drisl_ref.read_uvarint(value, at)[0] <= 64
     if isinstance(value, list):
         return all(map(plain, value))
     if isinstance(value, dict):

@@ -14,6 +14,8 @@ from typing import Any
 
 import dag_cbor
 import libipld
+from atproto import parse_subscribe_repos_message
+from atproto_subscription.frames import Frame
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -135,7 +137,26 @@ def by_libipld(raw: bytes) -> str | None:
         return ""
 
 
-ASKS = {"sign": sign, "verify": verify, "encode": encode, "decode": decode}
+def read_frames(cases: list[str]) -> list[str]:
+    """For each frame what the SDK makes of it: its model in lower case, "unknown" for a type it does not know."""
+    return [read_frame(bytes.fromhex(raw)) for raw in cases]
+
+
+def read_frame(raw: bytes) -> str:
+    """As the SDK's client reads one message, and a handler then parses it; the error's text where either fails."""
+    try:
+        frame = Frame.from_bytes(raw)
+    except Exception as exc:  # noqa: BLE001 - any refusal is the answer
+        return f"frame: {exc!r}"
+    try:
+        return type(parse_subscribe_repos_message(frame)).__name__.lower()
+    except KeyError:
+        return "unknown"
+    except Exception as exc:  # noqa: BLE001
+        return f"model: {exc!r}"
+
+
+ASKS = {"sign": sign, "verify": verify, "encode": encode, "decode": decode, "read_frames": read_frames}
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ cdef enum:
     MAX_ARRAY_ENTRIES = 131072   # of any array, and of a map in a record (C13)
     MAX_KEY_BYTES = 8192         # of a map key (C13)
     MAX_CID_BYTES = 100          # of a link's byte string, 00 included (C13; common Go consumers read no longer one)
+    MAX_DIGEST_BYTES = 64        # of a CID in a message: what common Rust and Python consumers read at most (design 14)
     CID_SIZE = 36                # of a blessed CID (C11)
     MAX_HEAD_BYTES = 9
 

@@ -7,10 +7,11 @@ Threads: any; there is no state.
 
 Records (C14 leaves it open how strict to be). A record block must be one DRISL map: shortest forms, key order, tag 42
 with a CID, UTF-8. That is what `@atproto/repo`'s decoder and the Go and Rust ones need to read a record at all, and a
-record that is not canonical could not have been made by any of them. Two things are let through that a message may not
+record that is not canonical could not have been made by any of them. Three things are let through that a message may not
 have. Finite float64: not atproto data, but canonical DAG-CBOR, which every consumer's decoder reads, and a judgement on
-content, which a relay does not make. Maps up to the guide's 131,072 entries: consumers that cannot read a record lose
-that record, not their connection. CIDs in records may name any codec and hash (C11), but are version 1 and well-formed.
+content, which a relay does not make. Maps up to the guide's 131,072 entries, and digests of any length in CIDs, which
+may name any codec and hash (C11) but are version 1 and well-formed: consumers that cannot read a record lose that
+record, not their connection.
 """
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
@@ -95,7 +96,7 @@ cdef inline bint _varint(const uint8_t **p, const uint8_t *end, uint64_t *out) n
     return False
 
 
-cdef bint _cid_well_formed(const uint8_t *p, uint32_t n) noexcept nogil:
+cdef bint _cid_well_formed(const uint8_t *p, uint32_t n, uint32_t most_digest) noexcept nogil:
     """A CID of version 1 with any codec and hash: varints in shortest form, digest as long as declared."""
     cdef const uint8_t *end = p + n
     cdef uint64_t version, codec, hash_code, digest_n
@@ -105,10 +106,10 @@ cdef bint _cid_well_formed(const uint8_t *p, uint32_t n) noexcept nogil:
         return False
     if not _varint(&p, end, &codec) or not _varint(&p, end, &hash_code) or not _varint(&p, end, &digest_n):
         return False
-    return digest_n == <uint64_t>(end - p)
+    return digest_n == <uint64_t>(end - p) and digest_n <= most_digest
 
 
-cdef inline int _skip_link(Cursor *c) noexcept nogil:
+cdef inline int _skip_link(Cursor *c, int mode) noexcept nogil:
     """What follows the head of tag 42: a byte string of 00 and a CID."""
     cdef uint8_t major
     cdef uint64_t n
@@ -119,7 +120,9 @@ cdef inline int _skip_link(Cursor *c) noexcept nogil:
         return R_CBOR_CID
     if n > <uint64_t>(c.end - c.p):
         return R_CBOR_TRUNCATED
-    if c.p[0] != 0 or not _cid_well_formed(c.p + 1, <uint32_t>n - 1):
+    if c.p[0] != 0 or not _cid_well_formed(
+        c.p + 1, <uint32_t>n - 1, MAX_CID_BYTES if mode == DRISL_RECORD else MAX_DIGEST_BYTES
+    ):
         return R_CBOR_CID
     c.p += n
     return R_OK
@@ -189,7 +192,7 @@ cdef int drisl_skip(Cursor *c, int mode, int depth) noexcept nogil:
         elif major == MAJOR_TAG:
             if arg != TAG_CID:
                 return R_CBOR_TAG
-            r = _skip_link(c)
+            r = _skip_link(c, mode)
             if r != R_OK:
                 return r
         elif major == MAJOR_SIMPLE:

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from zlay._fast.car cimport CarBlock, car_find
 from zlay._fast.crypto cimport DIGEST_SIZE, sha256
 from zlay._fast.drisl cimport (
-    CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES, cbor_head,
+    CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, DRISL_RECORD, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES, cbor_head,
     cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
 )
 from zlay._fast.scratch cimport scratch_alloc
@@ -157,7 +157,7 @@ cdef inline bint _value(Cursor *c, Entry *e) noexcept nogil:
         e.value_n = CID_SIZE
         return True
     c[0] = link
-    if drisl_skip(c, DRISL_DATA, 0) != R_OK or not _literal(&link, b"\xd8\x2a", 2):
+    if drisl_skip(c, DRISL_RECORD, 0) != R_OK or not _literal(&link, b"\xd8\x2a", 2):
         return False
     if not _argument(&link, MAJOR_BYTES, &n):
         return False

@@ -48,7 +48,7 @@ _DROPS = (
     (R_CBOR_TRAILING, "cbor_trailing", "A3, C12", "Bytes follow the last item."),
     (R_CBOR_LIMIT, "cbor_limit", "design 14", "A map or array has more entries than common consumers take."),
     (R_FRAME_TOO_LARGE, "frame_too_large", "A8", "The frame, or what we would send, exceeds 5,000,000 bytes."),
-    (R_FRAME_HEADER, "frame_header", "A4", "The header is no map, its op or t is missing or of the wrong type, or t is no #name."),
+    (R_FRAME_HEADER, "frame_header", "A4", "The header is no map, op or t is missing or mistyped, or t is no #name."),
     (R_FRAME_OP, "frame_op", "A5", "op is neither 1 nor -1."),
     (R_FRAME_PAYLOAD, "frame_payload", "A5", "The payload is no map, or has a $type."),
     (R_FRAME_OBSOLETE, "frame_obsolete", "B8", "A message type that was removed: #handle, #tombstone, #migrate."),
