@@ -7,11 +7,11 @@ Threads: any; there is no state.
 
 Records (C14 leaves it open how strict to be). A record block must be one DRISL map: shortest forms, key order, tag 42
 with a CID, UTF-8. That is what `@atproto/repo`'s decoder and the Go and Rust ones need to read a record at all, and a
-record that is not canonical could not have been made by any of them. Three things are let through that a message may not
-have. Finite float64: not atproto data, but canonical DAG-CBOR, which every consumer's decoder reads, and a judgement on
-content, which a relay does not make. Maps up to the guide's 131,072 entries, and digests of any length in CIDs, which
-may name any codec and hash (C11) but are version 1 and well-formed: consumers that cannot read a record lose that
-record, not their connection.
+record that is not canonical could not have been made by any of them. Three things are let through that a message may
+not have. Finite float64: not atproto data, but canonical DAG-CBOR, which every consumer's decoder reads, and a
+judgement on content, which a relay does not make. Maps up to the guide's 131,072 entries, and digests of any length
+in CIDs, which may name any codec and hash (C11) but are version 1 and well-formed: consumers that cannot read a
+record lose that record, not their connection.
 """
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t

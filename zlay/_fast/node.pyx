@@ -13,8 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 from zlay._fast.car cimport CarBlock, car_find
 from zlay._fast.crypto cimport DIGEST_SIZE, sha256
 from zlay._fast.drisl cimport (
-    CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, DRISL_RECORD, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES, cbor_head,
-    cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
+    CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, DRISL_RECORD, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES,
+    cbor_head, cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
 )
 from zlay._fast.scratch cimport scratch_alloc
 from zlay._fast.syntax cimport mst_key_valid
