@@ -3,6 +3,7 @@
     ZlayError
     ├── LocalFault            our own machine, settings or data are at fault; an operator can mend it
     │   ├── ConfigError       a setting has a bad value (exit 2)
+    │   ├── LogError          a directory is no event log, or cannot be read
     │   ├── StartError        a clear refusal to start: locked data directory, foreign store, GIL on (exit 1)
     │   └── StateError        the database cannot do what was asked
     │       └── StateUnavailable   ... just now: locked, full, gone; worth another try
@@ -21,6 +22,7 @@ __all__ = [
     "HostRefused",
     "HttpFault",
     "LocalFault",
+    "LogError",
     "RemoteFault",
     "StartError",
     "StateError",
@@ -43,6 +45,10 @@ class ConfigError(LocalFault):
     """A setting has a value that cannot be used; the message names the setting."""
 
     exit_code = 2
+
+
+class LogError(LocalFault):
+    """There is no event log to be read; the message names the directory."""
 
 
 class StartError(LocalFault):

@@ -101,7 +101,7 @@ def test_entries_say_what_the_appender_said(tmp_path: Path) -> None:
     """Every field of the index comes back, from our reader and from the independent one."""
     frame = message(7, "fields")
     values = {
-        "kind": 2,
+        "kind": 4,
         "flags": 1,
         "upstream_status": 3,
         "effective_status": 4,

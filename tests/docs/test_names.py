@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 UNIT = ROOT / "deploy" / "zlay.service"
 TEXTS = [*DOCUMENTS, UNIT]
-COMMANDS = ("run", "sim", "demo")
+COMMANDS = ("run", "log", "sim", "demo")
+NESTED = {"log": ("ls", "verify", "cat", "stats")}  # commands of a command
 
 # Settings of the plan that the design page says are not there.
 MISSING = {"ZLAY_DISABLE", "LEAK_SAMPLE", "MAX_REPLAY_HOURS"}
@@ -72,10 +73,18 @@ def test_settings(document: Path) -> None:
 
 @cache
 def help_of(command: str) -> str:
-    """What `zlay COMMAND --help` says."""
-    return subprocess.run(
-        [sys.executable, "-m", "zlay", command, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
+    """What `zlay COMMAND --help` says, and the help of what it has of commands."""
+    told = [
+        subprocess.run(
+            [sys.executable, "-m", "zlay", command, *below, "--help"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for below in ([], *([name] for name in NESTED.get(command, ())))
+    ]
+    return "\n".join(told)
 
 
 @documents

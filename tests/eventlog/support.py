@@ -18,6 +18,7 @@ ACCOUNT = 4
 WAIT_S = 20.0
 
 
+DID = "did:plc:abc"
 HEADER = cbor2.dumps({"t": "#account", "op": 1}, canonical=True)
 
 
@@ -38,12 +39,12 @@ def until(what: str, condition: Callable[[], bool]) -> None:
 
 def message(seq: int, text: str = "") -> bytes:
     """An #account message in DRISL; `text` stands in a field of its own."""
-    return HEADER + cbor2.dumps({"seq": seq, "did": "did:plc:abc", "text": text, "active": True}, canonical=True)
+    return HEADER + cbor2.dumps({"seq": seq, "did": DID, "text": text, "active": True}, canonical=True)
 
 
 def append(log: EventLog, text: str) -> int:
     """Append one message; its seq."""
-    return log.append_local(message(0, text), did=f"did:web:{text[:8]}", kind=ACCOUNT)
+    return log.append_local(message(0, text), did=DID, kind=ACCOUNT)
 
 
 def fill(log: EventLog, n: int, size: int = 0) -> list[bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.eventlog.support import append, fill, opened, payload
+from tests.eventlog.support import append, fill, message, opened, payload
 from tests.reference.log_ref import HEADER, LogReader, crc32c
 from zlay.errors import StartError
 from zlay.eventlog import store
@@ -452,7 +452,7 @@ def test_store_identity_stays(tmp_path: Path) -> None:
     """Store id and DID key are made once, readable by the owner only, and the DID hash in the index is theirs."""
     with opened(tmp_path) as log:
         store_id = log.store_id
-        log.wait_synced(log.append_local(b"\xa0\xa1\x63seq\x01", did="did:plc:someone", kind=4), 20)
+        log.wait_synced(log.append_local(message(1), did="did:plc:someone", kind=4), 20)
     path = tmp_path / "events" / "store.json"
     assert path.stat().st_mode & 0o777 == 0o600
     with opened(tmp_path) as log:

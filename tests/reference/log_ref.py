@@ -1,6 +1,8 @@
 """An independent reader of the event log, in plain Python, written from docs/eventlog.md alone.
 
 Uses nothing of zlay. Slow, obvious, read-only: for tests that hold the real thing against it, and for curious people.
+Every statement of the page that bytes can show is checked by reading, or answered by a method: what is not as the page
+says raises LogError, what a disk may have done to a good log is collected.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.reference.frame_ref import FrameError, decode_frame
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 HEADER = struct.Struct("<8sII16sQQQII")
+NOTE = struct.Struct("<8sII16sQQ12xI")
 ENTRY = struct.Struct("<QIIBBBBIIIQQQQ")
 SIZE = 64
 MAX_FRAME = 5_000_000
+OS_JUMP = 1_000_000
+KINDS = ("unknown", "#commit", "#sync", "#identity", "#account")
+STATUSES = 9
 
 
 class LogError(Exception):
@@ -108,16 +116,24 @@ class Event:
     message: bytes  # without WebSocket header
 
 
-def read_header(data: bytes, magic: bytes) -> Header:
-    """Take a header apart. Raises LogError when anything about it is not as documented."""
-    if len(data) < SIZE:
-        raise LogError("file shorter than its header")
-    found, version, size, store_id, first, previous, created, zero, crc = HEADER.unpack(data[:SIZE])
-    if (found, version, size, zero) != (magic, 1, SIZE, 0):
+def read_header(data: bytes, magic: bytes) -> Header | None:
+    """Take a header apart; None where it is damaged. Raises LogError where it is whole and of another form."""
+    if len(data) < SIZE or not data.startswith(magic) or HEADER.unpack(data[:SIZE])[-1] != crc32c(data[:60]):
+        return None
+    _, version, size, store_id, first, previous, created, zero, _ = HEADER.unpack(data[:SIZE])
+    if (version, size, zero) != (1, SIZE, 0):
         raise LogError(f"not a header of {magic!r}, version 1")
-    if crc != crc32c(data[:60]):
-        raise LogError("header checksum")
     return Header(store_id, first, previous, created)
+
+
+def read_note(data: bytes, store_id: bytes) -> int | None:
+    """The published end that `published` holds; None where it is not whole or another log's."""
+    if len(data) != SIZE or any(data[48:60]):
+        return None
+    magic, version, size, found_id, published_end, _noted_us, crc = NOTE.unpack(data)
+    if (magic, version, size, found_id, crc) != (b"zlay.pub", 1, SIZE, store_id, crc32c(data[:60])):
+        return None
+    return int(published_end)
 
 
 def unwrap(frame: bytes) -> bytes:
@@ -134,20 +150,36 @@ def unwrap(frame: bytes) -> bytes:
     return frame[begin:]
 
 
-def _event(seq: int, entry: bytes, frames: bytes) -> Event | None:
-    """The event of an entry; None when it is not good, or its frame does not have its checksum."""
-    (offset, length, frame_crc, kind, flags, upstream, effective, host, epoch, entry_crc, upstream_seq, recv_us) = (
-        ENTRY.unpack(entry)[:12]
+def entry_crc(seq: int, entry: bytes) -> int:
+    """The checksum of an entry that stands for a seq."""
+    return crc32c(struct.pack("<Q", seq) + entry[:28] + entry[32:])
+
+
+def _is_good(seq: int, entry: bytes, frames_bytes: int) -> bool:
+    offset, length = struct.unpack_from("<QI", entry)
+    (synced_end,) = struct.unpack_from("<Q", entry, 56)
+    return (
+        len(entry) == SIZE
+        and struct.unpack_from("<I", entry, 28)[0] == entry_crc(seq, entry)
+        and synced_end < seq
+        and offset >= SIZE
+        and 3 <= length <= MAX_FRAME
+        and offset + length <= frames_bytes
     )
-    did_hash, synced_end = ENTRY.unpack(entry)[12:]
-    if entry_crc != crc32c(struct.pack("<Q", seq) + entry[:28] + entry[32:]):
+
+
+def _event(seq: int, entry: bytes, frames: bytes) -> Event | None:
+    """The event of an entry; None when it is not good, or its frame does not have its checksum. Raises LogError."""
+    if not _is_good(seq, entry, len(frames)):
         return None
-    if synced_end >= seq or offset < SIZE or not 3 <= length <= MAX_FRAME or offset + length > len(frames):
-        return None
+    offset, length, frame_crc, *values = ENTRY.unpack(entry)
+    kind, flags, upstream, effective, host, epoch, _crc, upstream_seq, recv_us, did_hash, synced_end = values
     frame = frames[offset : offset + length]
     if crc32c(frame) != frame_crc:
         return None
-    return Event(
+    if kind >= len(KINDS) or upstream >= STATUSES or effective >= STATUSES or did_hash == 0:
+        raise LogError(f"values of seq {seq}")
+    event = Event(
         seq,
         kind,
         flags,
@@ -162,26 +194,47 @@ def _event(seq: int, entry: bytes, frames: bytes) -> Event | None:
         frame,
         unwrap(frame),
     )
+    try:
+        said = decode_frame(event.message)  # two canonical items: its seq is in shortest form
+    except FrameError as exc:
+        raise LogError(f"the message of seq {seq}: {exc}") from exc
+    if said.seq != seq or said.op != 1 or (kind and KINDS[kind] != said.kind):
+        raise LogError(f"the message of seq {seq} is {said.kind} {said.seq}")
+    return event
 
 
 @dataclass(slots=True)
 class LogReader:
-    """All events of a log's directory (`events/`), oldest first; `bad` collects the seqs that cannot be read."""
+    """All events of a log's directory (`events/`), oldest first; `bad` collects the seqs that cannot be read, `damaged`
+    the names of files whose header is."""
 
     events: Path
     bad: list[int]
+    damaged: list[str]
 
     @classmethod
     def of(cls, events: Path) -> LogReader:
         """A reader of that directory."""
-        return cls(events, [])
+        return cls(events, [], [])
 
     def store(self) -> tuple[bytes, bytes]:
         """Store id and DID key."""
         fields = json.loads((self.events / "store.json").read_text())
-        if fields["format"] != 1:
+        if fields["format"] != 1 or len(fields["store_id"]) != 32 or len(fields["did_key"]) != 32:
             raise LogError("store format")
         return bytes.fromhex(fields["store_id"]), bytes.fromhex(fields["did_key"])
+
+    def run(self) -> tuple[str, str, int]:
+        """(boot id, durability, next seq) of the process that last opened it for writing."""
+        fields = json.loads((self.events / "run.json").read_text())
+        if fields["durability"] not in ("fsync", "os"):
+            raise LogError("durability")
+        return fields["boot_id"], fields["durability"], int(fields["next_seq"])
+
+    def published(self) -> int | None:
+        """The published end of a process that has the log open or has died; None = all of the log counts."""
+        path = self.events / "published"
+        return read_note(path.read_bytes(), self.store()[0]) if path.exists() else None
 
     def did_hash(self, did: str) -> int:
         """What the index says for a DID."""
@@ -196,18 +249,37 @@ class LogReader:
             if re.fullmatch(r"\d{20}\.index", name) and name.replace("index", "frames") in names
         )
 
+    def headers(self, first: int) -> list[Header | None]:
+        """Of .frames and .index. Raises LogError when one is of another log."""
+        found = []
+        for kind, magic in (("frames", b"zlay.frm"), ("index", b"zlay.idx")):
+            header = read_header(self._read(first, kind), magic)
+            if header is None:
+                self.damaged.append(f"{first:020}.{kind}")
+            elif (header.store_id, header.first_seq) != (self.store()[0], first):
+                raise LogError("segment of another log, or renamed")
+            found.append(header)
+        return found
+
+    def _read(self, first: int, kind: str) -> bytes:
+        return (self.events / f"{first:020}.{kind}").read_bytes()
+
+    def left_out(self) -> list[tuple[int, int]]:
+        """Numbers between two segments that were never given: after the highest one given before the newer one."""
+        gaps = []
+        for first in self.first_seqs()[1:]:
+            header = self.headers(first)[1]
+            if header is not None and header.previous_last + 1 < first:
+                gaps.append((header.previous_last + 1, first - 1))
+        return gaps
+
     def __iter__(self) -> Iterator[Event]:
         """Every readable event."""
-        store_id = self.store()[0]
         firsts = self.first_seqs()
         for first, following in zip(firsts, [*firsts[1:], 1 << 64], strict=True):
-            frames = (self.events / f"{first:020}.frames").read_bytes()
-            index = (self.events / f"{first:020}.index").read_bytes()
-            for data, magic in ((frames, b"zlay.frm"), (index, b"zlay.idx")):
-                header = read_header(data, magic)
-                if (header.store_id, header.first_seq) != (store_id, first):
-                    raise LogError("segment of another log, or renamed")
-            end = None
+            self.headers(first)
+            frames, index = self._read(first, "frames"), self._read(first, "index")
+            end: int | None = SIZE
             for seq in range(first, min(following, first + (len(index) - SIZE) // SIZE)):
                 at = SIZE * (seq - first + 1)
                 event = _event(seq, index[at : at + SIZE], frames)
@@ -220,3 +292,44 @@ class LogReader:
                     raise LogError(f"hole before seq {seq}")
                 end = offset + len(event.websocket)
                 yield event
+
+    # --- how it is opened ---
+
+    def floor(self) -> int:
+        """Everything up to it was on disk, by the last segment's entries; their frames do not matter."""
+        first = self.first_seqs()[-1]
+        index = self._read(first, "index")
+        floor = first - 1
+        for seq in range(first, first + (len(index) - SIZE) // SIZE):
+            entry = index[SIZE * (seq - first + 1) :][:SIZE]
+            if struct.unpack_from("<I", entry, 28)[0] == entry_crc(seq, entry):
+                floor = max(floor, struct.unpack_from("<Q", entry, 56)[0])
+        return floor
+
+    def kept_end(self) -> int:
+        """The last seq that an opening keeps: before the first one above the floor that is not good, does not follow
+        on, or whose frame is not what it was."""
+        first, floor = self.first_seqs()[-1], self.floor()
+        frames, index = self._read(first, "frames"), self._read(first, "index")
+        end: int | None = SIZE
+        seq = first
+        while seq < first + (len(index) - SIZE) // SIZE:
+            entry = index[SIZE * (seq - first + 1) :][:SIZE]
+            offset, length, frame_crc = struct.unpack_from("<QII", entry)
+            good = _is_good(seq, entry, len(frames))
+            if seq > floor and not (
+                good and end in (None, offset) and crc32c(frames[offset : offset + length]) == frame_crc
+            ):
+                break
+            end = offset + length if good else None
+            seq += 1
+        return max(seq - 1, floor)
+
+    def next_seq(self, boot_id: str) -> int:
+        """The first number that an opening on a machine with this boot id gives out."""
+        last = self.kept_end()
+        if not (self.events / "run.json").exists():
+            return last + 1 + OS_JUMP
+        boot_before, durability, not_below = self.run()
+        following = max(last + 1, not_below)
+        return following + OS_JUMP if durability == "os" and boot_before != boot_id else following

@@ -22,6 +22,7 @@ from fileio cimport EDQUOT, EIO, ENOSPC, errno, fdatasync
 from hashes cimport zl_crc32c, zl_siphash24
 from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_start, zl_unlock
 
+from zlay._fast.published cimport published_note
 from zlay._fast.segments cimport (SEG_ENTRY_BYTES, SEG_HEADER_BYTES, IndexEntry, Segment, entry_checksum,
                                   segment_acquire, segment_create, segment_release, segments_oldest, segments_retain,
                                   write_all)
@@ -120,8 +121,6 @@ cdef void log_set_wake(log_wake_fn fn) noexcept nogil:
     _wake = fn
 
 
-# --- the sequencer -----------------------------------------------------------------------------------------------
-
 # --- after a sync: ends, credit, chunks -------------------------------------------------------------------------
 
 cdef void _tell_ends() noexcept nogil:
@@ -136,6 +135,7 @@ cdef void _publish(uint64_t seq) noexcept nogil:
         zl_store64(&_published, seq)
         if _wake != NULL:
             _wake()
+        published_note(seq)
 
 
 cdef void _synced_to(uint64_t seq) noexcept nogil:

@@ -6,7 +6,6 @@ threads; nothing here waits for the network but requestCrawl.
 
 from __future__ import annotations
 
-import base64
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from zlay._fast import verdicts
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.errors import HostRefused, StateError
+from zlay.firehose.dag_json import cid_text
 from zlay.identity.did import DidError, parse_did
 
 if TYPE_CHECKING:
@@ -68,11 +68,6 @@ def _did(parameters: dict[str, str]) -> str:
     except DidError as exc:
         raise XrpcError(400, "InvalidRequest", f"did: {exc}") from None
     return did
-
-
-def cid_text(cid: bytes) -> str:
-    """The 36 bytes of a CID as its string (C11)."""
-    return "b" + base64.b32encode(cid).decode("ascii").rstrip("=").lower()
 
 
 # --- hosts ---

@@ -12,14 +12,26 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from zlay._fast import log as _log
+from zlay._fast import published as _published
 from zlay._fast import segments as _segments
 from zlay.errors import StartError
+from zlay.eventlog.entries import LOCAL, LogEntry, scan
 from zlay.eventlog.recovery import Recovered, find_segments, recover
 from zlay.eventlog.spans import seq_span
-from zlay.eventlog.store import DirectoryLock, Run, boot_id, read_run, read_store, sync_folders, write_run
+from zlay.eventlog.store import (
+    DirectoryLock,
+    Run,
+    boot_id,
+    open_published,
+    read_run,
+    read_store,
+    remove_published,
+    sync_folders,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +41,6 @@ __all__ = ["EventLog", "LogClosed", "LogEntry", "LogSettings"]
 
 OS_JUMP = 1_000_000  # seqs left out after a power loss in `os` mode: far more than one second can have given out (A11)
 MAX_SEQ = 2**53 - 1  # A11
-LOCAL = 1  # flag of an event that no host sent
 AUTO_FREE_PERCENT = 10
 HOUR_US = 3_600_000_000
 KEEP_NOTHING = 2**64 - 1  # for set_keep_from: no view needs anything
@@ -53,23 +64,6 @@ class LogSettings:
         3600  # a segment holds at most about this much time, so that retention by hours is fine enough
     )
     buffer_chunks: int = 8  # of 8 MiB: appended and not yet synced; beyond it appending waits
-
-
-class LogEntry(NamedTuple):
-    """One event as the index has it; statuses and kind are numbers of zlay._fast.verdicts."""
-
-    seq: int
-    kind: int
-    flags: int
-    upstream_status: int
-    effective_status: int
-    host_id: int  # 0 = local
-    host_epoch: int
-    upstream_seq: int
-    recv_us: int
-    did_hash: int
-    length: int  # bytes in .frames, WebSocket header included
-    frame: bytes | None  # the message, without WebSocket header; None when not asked for
 
 
 class EventLog:
@@ -108,6 +102,7 @@ class EventLog:
     def _open_locked(cls, lock: DirectoryLock, dir_fd: int, settings: LogSettings) -> EventLog:
         store = read_store(dir_fd, has_segments=any(find_segments(dir_fd)))
         before = read_run(dir_fd)
+        remove_published(dir_fd)  # what it said goes with what run.json says now
         found = recover(dir_fd, store.store_id)
         boot = boot_id()
         next_seq = max(found.last_seq + 1, before.next_seq if before else settings.initial_seq)
@@ -122,6 +117,7 @@ class EventLog:
         _log.set_did_key(store.did_key)
         _segments.open_table(dir_fd, store.store_id, found.rows, continue_last)
         try:
+            _open_published(dir_fd, store.store_id, found.last_seq)
             _log.start(
                 next_seq,
                 found.last_seq,
@@ -134,6 +130,7 @@ class EventLog:
                 buffer_chunks=settings.buffer_chunks,
             )
         except BaseException:
+            _published.close_file()
             _segments.close_table()
             raise
         auto = settings.retention_bytes is None
@@ -199,12 +196,7 @@ class EventLog:
 
         Damaged entries are left out and counted. What retention takes away meanwhile is missing. Raises OSError.
         """
-        end = self.synced_end if to_seq is None else to_seq
-        seq = max(from_seq, 1)
-        while seq <= end:
-            rows, seq = _segments.read_batch(seq, end, frames)
-            for row in rows:
-                yield LogEntry(*row)
+        return scan(from_seq, self.synced_end if to_seq is None else to_seq, frames=frames)
 
     def set_keep_from(self, seq: int) -> None:
         """Views still need everything from seq on: retention keeps it. Until the first call it keeps everything."""
@@ -235,7 +227,19 @@ class EventLog:
             return True
         self._closed = True
         complete = _log.stop(deadline_s)
+        _published.close_file()
+        if complete:
+            remove_published(self._dir_fd)
         _segments.close_table()
         os.close(self._dir_fd)
         self._lock.close()
         return complete
+
+
+def _open_published(dir_fd: int, store_id: bytes, published_end: int) -> None:
+    """Tell readers in other processes how far they may read."""
+    fd = open_published(dir_fd)
+    try:
+        _published.open_file(fd, store_id, published_end)
+    finally:
+        os.close(fd)

@@ -18,7 +18,16 @@ from zlay._fast import recovery as _recovery
 from zlay._fast import segments as _segments
 from zlay.errors import StartError
 
-__all__ = ["Recovered", "find_segments", "recover"]
+__all__ = [
+    "ENTRY_BYTES",
+    "HEADER_BYTES",
+    "Recovered",
+    "find_segments",
+    "foreign",
+    "read_header",
+    "recover",
+    "segment_name",
+]
 
 NAME = re.compile(r"(\d{20})\.(frames|index)")
 HEADER_BYTES = 64
@@ -57,13 +66,14 @@ def find_segments(dir_fd: int) -> tuple[list[int], list[int], list[int]]:
     return sorted(frames & index), sorted(frames - index), sorted(index - frames)
 
 
-def _name(first_seq: int, kind: str) -> str:
+def segment_name(first_seq: int, kind: str) -> str:
+    """The name of a segment's `frames` or `index`."""
     return f"{first_seq:020}.{kind}"
 
 
-def _read_header(dir_fd: int, first_seq: int, kind: str) -> tuple[int, bytes, int, int, int] | None:
+def read_header(dir_fd: int, first_seq: int, kind: str) -> tuple[int, bytes, int, int, int] | None:
     """(version, store id, first seq, highest seq before it, time of creation); None where it is damaged."""
-    fd = os.open(_name(first_seq, kind), os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    fd = os.open(segment_name(first_seq, kind), os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         data = os.pread(fd, HEADER_BYTES, 0)
     finally:
@@ -73,19 +83,26 @@ def _read_header(dir_fd: int, first_seq: int, kind: str) -> tuple[int, bytes, in
 
 def _header(dir_fd: int, first_seq: int, kind: str, store_id: bytes) -> bool:
     """Whether the header is whole. Raises StartError when it is, and says another store, version or place."""
-    header = _read_header(dir_fd, first_seq, kind)
+    header = read_header(dir_fd, first_seq, kind)
     if header is None:
         return False
-    version, store, first = header[:3]
-    if version != VERSION:
-        raise StartError(f"events/{_name(first_seq, kind)} has format version {version}, this zlay knows {VERSION}")
-    if store != store_id:
-        raise StartError(
-            f"events/{_name(first_seq, kind)} belongs to another store ({store.hex()}, not {store_id.hex()})"
-        )
-    if first != first_seq:
-        raise StartError(f"events/{_name(first_seq, kind)} was renamed: it begins with seq {first}")
+    refusal = foreign(header, first_seq, kind, store_id)
+    if refusal is not None:
+        raise StartError(refusal)
     return True
+
+
+def foreign(header: tuple[int, bytes, int, int, int], first_seq: int, kind: str, store_id: bytes) -> str | None:
+    """Why nothing may be read from a segment with this whole header; None = it is of this log."""
+    version, store, first = header[:3]
+    name = f"events/{segment_name(first_seq, kind)}"
+    if version != VERSION:
+        return f"{name} has format version {version}, this zlay knows {VERSION}"
+    if store != store_id:
+        return f"{name} belongs to another store ({store.hex()}, not {store_id.hex()})"
+    if first != first_seq:
+        return f"{name} was renamed: it begins with seq {first}"
+    return None
 
 
 def _both_headers(dir_fd: int, first_seq: int, store_id: bytes) -> bool:
@@ -95,13 +112,13 @@ def _both_headers(dir_fd: int, first_seq: int, store_id: bytes) -> bool:
 
 def _remove(dir_fd: int, first_seq: int, kinds: tuple[str, ...], found: Recovered) -> None:
     for kind in kinds:
-        os.unlink(_name(first_seq, kind), dir_fd=dir_fd)
-        found.removed.append(_name(first_seq, kind))
+        os.unlink(segment_name(first_seq, kind), dir_fd=dir_fd)
+        found.removed.append(segment_name(first_seq, kind))
     os.fsync(dir_fd)
 
 
 def _size(dir_fd: int, first_seq: int, kind: str) -> int:
-    return os.stat(_name(first_seq, kind), dir_fd=dir_fd).st_size
+    return os.stat(segment_name(first_seq, kind), dir_fd=dir_fd).st_size
 
 
 def _drop_torn_birth(dir_fd: int, store_id: bytes, pairs: list[int], found: Recovered) -> int:
@@ -123,7 +140,7 @@ def _drop_torn_birth(dir_fd: int, store_id: bytes, pairs: list[int], found: Reco
 
 def _left_out(dir_fd: int, last: int, following: int) -> bool:
     """Whether the numbers between two segments were never given to events that are kept: the newer one says so."""
-    headers = [_read_header(dir_fd, following, kind) for kind in ("index", "frames")]
+    headers = [read_header(dir_fd, following, kind) for kind in ("index", "frames")]
     return any(header is not None and header[3] <= last for header in headers)
 
 
@@ -145,7 +162,7 @@ def _settle_half_pairs(
         if (older or newer) and repair:
             _remove(dir_fd, first, (kind,), found)
             continue
-        found.orphans.append(_name(first, kind))
+        found.orphans.append(segment_name(first, kind))
         found.last_seq = max(found.last_seq, first - 1 + entries if entries else 0)
     return floor
 

@@ -6,6 +6,7 @@ opens the log.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from zlay._fast import published as _published
 from zlay.errors import StartError
 
 __all__ = [
@@ -20,17 +22,24 @@ __all__ = [
     "Run",
     "Store",
     "boot_id",
+    "load_store",
+    "open_published",
+    "read_published",
     "read_run",
     "read_store",
+    "remove_published",
     "replace_file",
     "sync_folders",
     "write_run",
+    "write_store",
 ]
 
 FORMAT = 1
 STORE_FILE = "store.json"
 RUN_FILE = "run.json"
+PUBLISHED_FILE = "published"
 LOCK_FILE = "lock"
+PUBLISHED_READS = 20  # one that is torn by a write at the same moment is read again
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -126,19 +135,11 @@ def _read(dir_fd: int, name: str) -> bytes | None:
         return file.read()
 
 
-def read_store(dir_fd: int, *, has_segments: bool) -> Store:
-    """The store of this directory; a new one where there is none.
-
-    Raises StartError when segments are there without it, or when it cannot be read.
-    """
+def load_store(dir_fd: int) -> Store | None:
+    """The store of this directory, None where there is none. Raises StartError when it cannot be read."""
     data = _read(dir_fd, STORE_FILE)
     if data is None:
-        if has_segments:
-            raise StartError(f"events/ has segments but no {STORE_FILE}: put it back from a backup, or move both away")
-        store = Store(secrets.token_bytes(16), secrets.token_bytes(16))
-        fields = {"format": FORMAT, "store_id": store.store_id.hex(), "did_key": store.did_key.hex()}
-        replace_file(dir_fd, STORE_FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
-        return store
+        return None
     try:
         fields = json.loads(data)
         version = fields["format"]
@@ -147,6 +148,27 @@ def read_store(dir_fd: int, *, has_segments: bool) -> Store:
         raise StartError(f"events/{STORE_FILE} is damaged ({exc}): put it back from a backup") from exc
     if version != FORMAT or len(store.store_id) != 16 or len(store.did_key) != 16:
         raise StartError(f"events/{STORE_FILE} has format {version}, this zlay knows {FORMAT}")
+    return store
+
+
+def write_store(dir_fd: int, store: Store) -> None:
+    """Say who the log of this directory is; only its owner may read the key."""
+    fields = {"format": FORMAT, "store_id": store.store_id.hex(), "did_key": store.did_key.hex()}
+    replace_file(dir_fd, STORE_FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
+
+
+def read_store(dir_fd: int, *, has_segments: bool) -> Store:
+    """The store of this directory; a new one where there is none.
+
+    Raises StartError when segments are there without it, or when it cannot be read.
+    """
+    store = load_store(dir_fd)
+    if store is not None:
+        return store
+    if has_segments:
+        raise StartError(f"events/ has segments but no {STORE_FILE}: put it back from a backup, or move both away")
+    store = Store(secrets.token_bytes(16), secrets.token_bytes(16))
+    write_store(dir_fd, store)
     return store
 
 
@@ -168,3 +190,26 @@ def write_run(dir_fd: int, run: Run) -> None:
     """Note who is about to append, before the first seq is given out."""
     fields = {"boot_id": run.boot_id, "durability": run.durability, "next_seq": run.next_seq}
     replace_file(dir_fd, RUN_FILE, json.dumps(fields, indent=1).encode() + b"\n")
+
+
+def open_published(dir_fd: int) -> int:
+    """A descriptor of the file that tells other processes what is published; made where it is not there."""
+    return os.open(PUBLISHED_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=dir_fd)
+
+
+def remove_published(dir_fd: int) -> None:
+    """The log is closed in order: all that is in it counts."""
+    with contextlib.suppress(OSError):  # what is left of it says nothing that is wrong
+        os.unlink(PUBLISHED_FILE, dir_fd=dir_fd)
+
+
+def read_published(dir_fd: int, store_id: bytes) -> int | None:
+    """The published end of the process that has the log open, or had when it died; None = the whole log counts."""
+    for _ in range(PUBLISHED_READS):
+        data = _read(dir_fd, PUBLISHED_FILE)
+        if data is None:
+            return None
+        note = _published.parse(data)
+        if note is not None:
+            return note[1] if note[0] == store_id else None
+    return None
