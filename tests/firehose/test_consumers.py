@@ -6,51 +6,19 @@ import socket
 import struct
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import cbor2
 import pytest
 
 from tests.eventlog.support import WAIT_S, append, fill, message, opened, until
-from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, hang_up_all, masked
+from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, masked
+from tests.firehose.serving import ended, error_of, serving
 from zlay._fast import segments
-from zlay.firehose.consumers import Consumers, TooManyConsumers
+from zlay.firehose.consumers import TooManyConsumers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from zlay.eventlog.log import EventLog
-
-
-@contextmanager
-def serving(
-    data_dir: Path, *, limit: int = 2_000, per_address: int = 2_000, tick_ms: float | None = None, **times: float
-) -> Iterator[tuple[EventLog, Consumers]]:
-    """A log of small segments, and its consumers."""
-    with opened(data_dir, segment_entries=5) as log:
-        consumers = Consumers(limit=limit, limit_per_address=per_address, tick_ms=tick_ms)
-        consumers.start(**times)
-        try:
-            yield log, consumers
-        finally:
-            consumers.stop(1001, 2.0)
-            hang_up_all()
-
-
-def ended(consumers: Consumers, reason: str, n: int = 1) -> None:
-    """Wait until so many consumers have ended with a reason, since the test began."""
-    until(f"no consumer ended with {reason}", lambda: consumers.disconnects()[reason] >= n)
-
-
-def error_of(data: bytes) -> str:
-    """The name in an error frame."""
-    header = cbor2.dumps({"op": -1})
-    assert data.startswith(header)
-    name = cbor2.loads(data[len(header) :])["error"]
-    assert isinstance(name, str)
-    return name
 
 
 def test_every_cursor_of_five_segments(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ def start(
     slow_us: int = 60_000_000,
     ping_us: int = 30_000_000,
     error_us: int = 5_000_000,
+    dead_us: int = 75_000_000,
+    grace_us: int = 600_000_000,
 ) -> None: ...
 def accept(
     fd: int, peer: str, next_seq: int, *, lead: bytes = b"", received: bytes = b"", future_cursor: bool = False

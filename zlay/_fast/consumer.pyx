@@ -24,7 +24,8 @@ from threads cimport zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlo
 
 from zlay._fast.client_frames cimport CLIENT_CLOSE, CLIENT_MORE, CLIENT_PING, client_feed
 from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
-from zlay._fast.ranges cimport RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_next
+from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_next,
+                                range_overdue, range_set_grace)
 from zlay._fast.segments cimport segments_count_damage
 from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
@@ -36,7 +37,6 @@ cdef enum:
     INPUT_PER_SECOND = 65536     # of a consumer's own bytes; more is left to TCP, which then holds the consumer
     THROTTLED_WAIT_MS = 20       # how often a throttled consumer looks for new events
     WAIT_MS = 60000              # longest sleep of a consumer
-    DEAD_PEER_MS = 75000         # TCP_USER_TIMEOUT: unacknowledged for so long = gone
     CLOSE_WAIT_US = 3000000      # for the consumer's close, after ours
     LEAVE_US = 1000000           # after the last deadline, for threads to see it
     LEAVE_LOOK_NS = 2000000      # how often close_all looks who is left
@@ -69,6 +69,7 @@ cdef int _stop_fd = -1
 cdef uint64_t _slow_us = 60000000
 cdef uint64_t _ping_us = 30000000
 cdef uint64_t _error_us = 5000000
+cdef int _dead_ms = 75000        # TCP_USER_TIMEOUT: unacknowledged for so long = gone
 cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
 cdef uint32_t _too_slow_n = 0
 cdef bint _running = False
@@ -258,6 +259,9 @@ cdef void _check_time(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
         if now >= c.deadline_us:
             zl_store32(&c.state, C_ENDED)
         return
+    if range_overdue(&c.range):                      # however steadily it reads: the disk is wanted back
+        _finish(c, END_RETENTION, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
+        return
     if not blocked:
         return
     if c.blocked_us == 0:
@@ -377,14 +381,16 @@ cdef object _row(Consumer *c, uint64_t now):
 
 
 def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
-          uint64_t error_us=5_000_000):
+          uint64_t error_us=5_000_000, uint64_t dead_us=75_000_000, uint64_t grace_us=600_000_000):
     """Take consumers from now on. One thread; the log is open.
 
     too_slow is the ConsumerTooSlow error frame with its WebSocket header. tick_us: at most one wake-up in so many
     microseconds; negative = by the number of consumers, 0 = each at once. slow_us: without progress while behind;
-    ping_us: after so long without a write; error_us: for the error frame and the close. Raises OSError, RuntimeError.
+    ping_us: after so long without a write; error_us: for the error frame and the close; dead_us: what the peer's system
+    has not acknowledged for so long ends the connection; grace_us: for reading on in a segment that retention has
+    taken away. Raises OSError, RuntimeError.
     """
-    global _stop_fd, _slow_us, _ping_us, _error_us, _too_slow, _too_slow_n, _running
+    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n, _running
     cdef int error
     if _running:
         raise RuntimeError("consumers are being served already")
@@ -394,6 +400,8 @@ def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, ui
     memcpy(_too_slow, PyBytes_AS_STRING(too_slow), len(too_slow))
     _too_slow_n = <uint32_t> len(too_slow)
     _slow_us, _ping_us, _error_us = slow_us, ping_us, error_us
+    _dead_ms = <int> max(dead_us // 1000, <uint64_t> 1)
+    range_set_grace(grace_us)
     zl_store32(&_stop_code, 0)
     _stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     error = errno if _stop_fd < 0 else waker_start(tick_us)
@@ -414,7 +422,7 @@ cdef void _let_go() noexcept:
 
 cdef int _prepare(Consumer *c) noexcept nogil:
     """Socket options and the epoll. 0 or an errno."""
-    cdef int one = 1, dead = DEAD_PEER_MS
+    cdef int one = 1, dead = _dead_ms
     cdef epoll_event event
     if fcntl(c.fd, F_SETFL, fcntl(c.fd, F_GETFL) | O_NONBLOCK) != 0:
         return errno

@@ -27,3 +27,6 @@ cdef struct Range:               # zeroed memory is an empty one; its reader's o
 cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil
 cdef void range_cut(Range *r) noexcept nogil             # nothing after the frame being sent
 cdef void range_free(Range *r) noexcept nogil            # lets go of the segment
+# Whether the segment has been out of the window for longer than a reader may hold it: its bytes are still on the disk.
+cdef bint range_overdue(const Range *r) noexcept nogil
+cdef void range_set_grace(uint64_t grace_us) noexcept nogil  # how long that is; before anybody reads

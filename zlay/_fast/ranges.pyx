@@ -1,7 +1,7 @@
 """From a position in the log to bytes for sendfile: index entries are read and checked, frames are not touched.
 
 Promises: a range holds whole frames of one segment, published and undamaged, without a hole between them; the segment
-is held while it is read, also after retention has unlinked it, for ten minutes. Assumes: one thread per Range.
+is held while it is read, also after retention has unlinked it, for ten minutes at most. Assumes: one thread per Range.
 This is where events could be hidden from readers: the entries of a range are at hand, and a range may end anywhere.
 """
 
@@ -16,8 +16,7 @@ from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, I
 
 __all__ = []
 
-cdef enum:
-    RETIRED_GRACE_US = 600000000  # how long a segment may be read to its end after retention has unlinked it
+cdef uint64_t _grace_us = 600000000  # how long a segment may be read on after retention has unlinked it
 
 
 cdef int _hold_segment(Range *r, uint64_t *next_seq) noexcept nogil:
@@ -25,8 +24,7 @@ cdef int _hold_segment(Range *r, uint64_t *next_seq) noexcept nogil:
     cdef uint64_t at, seq = zl_load64(next_seq)
     cdef int found
     if r.segment != NULL and seq <= zl_load64(&r.segment.last_seq):
-        at = zl_load64(&r.segment.retired_us)
-        return RANGE_RETIRED if at and zl_monotonic_us() - at > RETIRED_GRACE_US else RANGE_READY
+        return RANGE_RETIRED if range_overdue(r) else RANGE_READY
     range_free(r)
     while True:
         found = segment_acquire(seq, &r.segment, &at)
@@ -105,6 +103,16 @@ cdef void range_cut(Range *r) noexcept nogil:
             r.end = <int64_t> r.ends[i]
             r.n = i + 1
             return
+
+
+cdef bint range_overdue(const Range *r) noexcept nogil:
+    cdef uint64_t at = zl_load64(&r.segment.retired_us) if r.segment != NULL else 0
+    return at != 0 and zl_monotonic_us() - at > _grace_us
+
+
+cdef void range_set_grace(uint64_t grace_us) noexcept nogil:
+    global _grace_us
+    _grace_us = grace_us
 
 
 cdef void range_free(Range *r) noexcept nogil:

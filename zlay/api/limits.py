@@ -6,11 +6,12 @@ many did the oldest are forgotten. Any thread; `_lock` guards the buckets.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from zlay.net.clients import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["AddressLimit"]
 
 MAX_ADDRESSES = 10_000  # about 200 bytes each
-IPV6_PREFIX = 64  # one customer has at least that much: its addresses are one asker
 
 
 class AddressLimit:
@@ -34,7 +34,7 @@ class AddressLimit:
     def take(self, address: str) -> float:
         """Takes a token: 0.0, or the seconds until there is one."""
         now = self._clock()
-        key = _asker(address)
+        key = client_of(address)
         with self._lock:
             full_at = max(now, self._full_at.get(key, now))
             missing_s = full_at + self._interval_s - now - self._burst * self._interval_s
@@ -45,10 +45,3 @@ class AddressLimit:
             while len(self._full_at) > MAX_ADDRESSES:
                 self._full_at.popitem(last=False)
             return 0.0
-
-
-def _asker(address: str) -> str:
-    """IPv4 addresses are askers of their own, IPv6 ones by their network."""
-    if ":" not in address:
-        return address
-    return str(ipaddress.ip_network((address.partition("%")[0], IPV6_PREFIX), strict=False))

@@ -17,6 +17,7 @@ from zlay._fast import log as _log
 from zlay.errors import RemoteFault
 from zlay.firehose.cursor import place
 from zlay.firehose.frames import error_frame
+from zlay.net.clients import client_of
 
 __all__ = ["ConsumerStats", "Consumers", "TooManyConsumers"]
 
@@ -56,30 +57,45 @@ class Consumers:
         self._address_of: dict[int, str] = {}
         self._admitted = 0
 
-    def start(self, *, slow_s: float = 60.0, ping_s: float = 30.0, error_s: float = 5.0) -> None:
-        """Take consumers. slow_s: without progress while behind; ping_s: after so long without a write; error_s: for
-        an error frame and a close. Raises OSError."""
+    def start(
+        self,
+        *,
+        slow_s: float = 60.0,
+        ping_s: float = 30.0,
+        error_s: float = 5.0,
+        dead_s: float = 75.0,
+        grace_s: float = 600.0,
+    ) -> None:
+        """Take consumers. Raises OSError.
+
+        slow_s: without progress while behind; ping_s: after so long without a write; error_s: for an error frame and
+        a close; dead_s: bytes that nobody acknowledges; grace_s: reading on where retention has taken away.
+        """
         _consumer.start(
             TOO_SLOW,
             tick_us=self._tick_us,
             slow_us=int(slow_s * 1e6),
             ping_us=int(ping_s * 1e6),
             error_us=int(error_s * 1e6),
+            dead_us=int(dead_s * 1e6),
+            grace_us=int(grace_s * 1e6),
         )
 
     def admit(self, address: str) -> None:
         """Take a place for a consumer of this address (without port), before its upgrade is answered.
 
-        Give it back by release(), unless accept() has taken it over. Raises TooManyConsumers.
+        The addresses of an IPv6 /64 are one. Give it back by release(), unless accept() has taken it over.
+        Raises TooManyConsumers.
         """
         self._reap()
+        who = client_of(address)
         with self._lock:
             if self._admitted >= self._limit:
                 raise TooManyConsumers("too many consumers")
-            if self._by_address[address] >= self._limit_per_address:
+            if self._by_address[who] >= self._limit_per_address:
                 raise TooManyConsumers("too many consumers from this address")
             self._admitted += 1
-            self._by_address[address] += 1
+            self._by_address[who] += 1
 
     def release(self, address: str) -> None:
         """Give back a place whose upgrade came to nothing."""
@@ -88,10 +104,11 @@ class Consumers:
 
     def _release(self, address: str) -> None:
         """Requires `_lock`."""
+        who = client_of(address)
         self._admitted -= 1
-        self._by_address[address] -= 1
-        if self._by_address[address] <= 0:
-            del self._by_address[address]
+        self._by_address[who] -= 1
+        if self._by_address[who] <= 0:
+            del self._by_address[who]
 
     def accept(self, fd: int, address: str, cursor: int | None, received: bytes = b"", *, peer: str = "") -> int:
         """Serve a socket whose place is admitted and whose upgrade has been answered. Returns the consumer's id.
