@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+from zlay.shared import look_up
+
 __all__ = ["LEVELS", "Format", "Logger", "configure", "for_terminal", "get"]
 
 Format = Literal["text", "json"]
@@ -48,7 +50,7 @@ class _Rates:
     def admit(self, key: str, now: float) -> int | None:
         """The number of times kept back since the last line, or None when this one is kept back too."""
         with self.lock:
-            seen = self.last.get(key)
+            seen = look_up(self.last, key)
             if seen is not None and now - seen[0] < RATE_SECONDS:
                 self.last[key] = (seen[0], seen[1] + 1)
                 return None

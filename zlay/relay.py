@@ -40,6 +40,7 @@ from zlay.identity.resolver import Resolver
 from zlay.memory.leaks import LeakTrace
 from zlay.metrics import Metrics
 from zlay.pipeline.link import Link
+from zlay.shared import look_up
 from zlay.signals import Signals
 from zlay.state import open_store, recovery
 from zlay.state.applier import Applier
@@ -322,7 +323,7 @@ class Relay:
             status=entry.status,
             connected=report is not None and report.stage == "streaming",
             last_seq=stats["last_seq"] or stats["cursor"] or None,
-            account_count=counts.get(entry.id, 0),
+            account_count=look_up(counts, entry.id) or 0,
             account_limit=entry.account_limit,
             failed_attempts=report.failures if report is not None else 0,
             failure_kind=failure.kind if failure is not None else None,

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from zlay.net.clients import client_of
+from zlay.shared import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ class AddressLimit:
         now = self._clock()
         key = client_of(address)
         with self._lock:
-            full_at = max(now, self._full_at.get(key, now))
+            full_at = max(now, look_up(self._full_at, key) or now)
             missing_s = full_at + self._interval_s - now - self._burst * self._interval_s
             if missing_s > 0:
                 return missing_s

@@ -21,6 +21,7 @@ from zlay.api.limits import AddressLimit
 from zlay.api.message import Request, Response, XrpcError, error_response, json_response
 from zlay.firehose.consumers import TooManyConsumers
 from zlay.firehose.cursor import BadCursor, parse_cursor
+from zlay.shared import look_up
 
 if TYPE_CHECKING:
     from zlay.api.connection import Upgrade
@@ -113,7 +114,7 @@ class RelayRouter:
         path, method = request.path, request.method
         if path.startswith("/admin/"):
             admin.authorize(request, self._password)
-            handler = admin.ADMIN.get((method, path))
+            handler = look_up(admin.ADMIN, (method, path))
             if handler is not None:
                 return handler(self._relay, request)
             allowed = [m for m, p in admin.ADMIN if p == path]

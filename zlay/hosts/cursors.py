@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zlay.pipeline.types import HostCursor
+from zlay.shared import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,10 +67,10 @@ class CursorCollector:
         for host_id, epoch, cursor, oldest in self._collect_all(synced_end):
             if oldest is not None:
                 dedup_from = min(dedup_from, oldest)
-            before = self._behind.get(host_id)
+            before = look_up(self._behind, host_id)
             if before is not None and (epoch != before[0] or (cursor is not None and cursor >= before[1])):
                 del self._behind[host_id]
-            if cursor is not None and self._given.get(host_id) != (epoch, cursor):
+            if cursor is not None and look_up(self._given, host_id) != (epoch, cursor):
                 self._given[host_id] = (epoch, cursor)
                 moved.append(HostCursor(host_id, epoch, cursor))
         if self._behind and self._clock_s() - self._started_s >= HOST_GONE_S:

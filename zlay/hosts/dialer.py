@@ -32,6 +32,7 @@ from zlay.hosts.dns import Resolver
 from zlay.hosts.interface import DialTarget, Failure, FailureKind
 from zlay.hosts.names import split_port
 from zlay.hosts.upgrade import DialFailed
+from zlay.shared import look_up
 
 if TYPE_CHECKING:
     import socket
@@ -164,7 +165,7 @@ class Dialer:
 
     def report(self, host_id: int) -> HostReport | None:
         """What is known of the host now; None for a stranger."""
-        return self._reports.get(host_id)
+        return look_up(self._reports, host_id)
 
     def stats(self) -> dict[str, int]:
         """Gauges and counters for metrics."""
@@ -260,7 +261,7 @@ class Dialer:
     def _take_commands(self) -> None:
         while not self._commands.empty():
             what, host_id = self._commands.get_nowait()
-            host = self._hosts.get(host_id)
+            host = look_up(self._hosts, host_id)
             if what == "remove":
                 self._remove(host)
             elif host is None:
@@ -332,7 +333,7 @@ class Dialer:
     def _begin_due(self, now: float) -> None:
         while self._schedule and self._schedule[0][0] <= now:
             _, _, host_id, version = heapq.heappop(self._schedule)
-            host = self._hosts.get(host_id)
+            host = look_up(self._hosts, host_id)
             if host is not None and host.version == version:
                 self._ready.append(host)
         while self._ready and len(self._in_flight) < self._max_in_flight and now >= self._paused_until:

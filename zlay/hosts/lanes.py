@@ -10,6 +10,8 @@ import heapq
 import threading
 import time
 
+from zlay.shared import look_up
+
 __all__ = ["HostLanes"]
 
 MAX_WAITING = 100_000
@@ -35,7 +37,7 @@ class HostLanes[T]:
     def put(self, host_id: int, item: T, delay_s: float = 0.0) -> bool:
         """Adds work to be done after `delay_s` at the soonest; False when there is no room for it."""
         with self._changed:
-            lane = self._lanes.get(host_id, [])
+            lane = look_up(self._lanes, host_id) or []
             if self._closed or self._waiting >= MAX_WAITING or len(lane) >= MAX_PER_HOST:
                 return False
             self._lanes[host_id] = lane
@@ -85,7 +87,7 @@ class HostLanes[T]:
 
     def _due_s(self, host_id: int) -> float:
         """When the lane's next question may be asked. Requires the lock."""
-        return max(self._lanes[host_id][0][0], self._ready.get(host_id, 0.0))
+        return max(self._lanes[host_id][0][0], look_up(self._ready, host_id) or 0.0)
 
     def _schedule(self, host_id: int) -> None:
         """Requires the lock."""

@@ -21,6 +21,7 @@ from zlay._fast import host as chost
 from zlay.errors import HostRefused, StateError
 from zlay.hosts.interface import DialTarget
 from zlay.hosts.names import under_domain
+from zlay.shared import look_up
 from zlay.state.retry import Backoff
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Registry:
         """
         highest = {}
         for host_id, seqs in logged.items():
-            entry = self._by_id.get(host_id)
+            entry = look_up(self._by_id, host_id)
             if entry is not None and seqs:
                 chost.set_dedup(entry.index, entry.epoch, seqs)
                 highest[host_id] = (entry.epoch, seqs[-1])
@@ -109,7 +110,7 @@ class Registry:
     def host(self, host_id: int) -> DialTarget | None:
         """The host's current data; None when it is not known."""
         with self._lock:
-            entry = self._by_id.get(host_id)
+            entry = look_up(self._by_id, host_id)
             if entry is None:
                 return None
             return DialTarget(entry.id, entry.index, entry.hostname, entry.no_tls, entry.banned)
@@ -139,7 +140,7 @@ class Registry:
     def set_status(self, host_id: int, status: HostStatus, failure: Failure | None) -> None:
         """What became of a host. A ban stays."""
         with self._lock:
-            entry = self._by_id.get(host_id)
+            entry = look_up(self._by_id, host_id)
             if entry is None:
                 return
             entry.failure = failure
@@ -152,22 +153,20 @@ class Registry:
 
     def id_of(self, hostname: str | None) -> int:
         """The id of the host of this normalised name; 0 = not known, or no name."""
-        if hostname is None:
-            return 0
-        with self._lock:
-            entry = self._by_name.get(hostname)
-            return 0 if entry is None else entry.id
+        # Without the lock, and not by `get`: every answer of the directory comes through here (zlay.shared).
+        entry = None if hostname is None else look_up(self._by_name, hostname)
+        return 0 if entry is None else entry.id
 
     def find(self, hostname: str) -> HostEntry | None:
         """A copy of the host of this normalised name."""
         with self._lock:
-            entry = self._by_name.get(hostname)
+            entry = look_up(self._by_name, hostname)
             return None if entry is None else _copy(entry)
 
     def get(self, host_id: int) -> HostEntry | None:
         """A copy of the host of this id."""
         with self._lock:
-            entry = self._by_id.get(host_id)
+            entry = look_up(self._by_id, host_id)
             return None if entry is None else _copy(entry)
 
     def page(self, after_id: int, limit: int) -> list[HostEntry]:
@@ -213,7 +212,7 @@ class Registry:
         """Has a host without connection dialled now, whatever its back-off; at most once in WAKE_INTERVAL_S."""
         now_s = time.monotonic()
         with self._lock:
-            entry = self._by_id.get(host_id)
+            entry = look_up(self._by_id, host_id)
             if entry is None or entry.status not in ("idle", "offline") or now_s - entry.woken_s < WAKE_INTERVAL_S:
                 return
             entry.woken_s = now_s
@@ -230,7 +229,7 @@ class Registry:
     def refuse_banned(self, hostname: str) -> None:
         """HostRefused where the host, or a domain it is under, is banned."""
         with self._lock:
-            entry = self._by_name.get(hostname)
+            entry = look_up(self._by_name, hostname)
             bans = self._domain_bans
         if (entry is not None and entry.banned) or any(under_domain(hostname, domain) for domain in bans):
             raise HostRefused("HostBanned", "this host is banned")

@@ -24,6 +24,7 @@ from zlay.errors import StateError
 from zlay.identity.directory import Asker, Directories
 from zlay.identity.saver import IdentitySaver
 from zlay.pipeline.types import Identity, ResolveRequest
+from zlay.shared import look_up
 
 if TYPE_CHECKING:
     import ssl
@@ -182,7 +183,7 @@ class Resolver:
         The last answer; None when another thread is at it, which then answers this request, too.
         """
         with self._lock:
-            others = self._in_flight.get(request.did)
+            others = look_up(self._in_flight, request.did)
             if others is not None:
                 others.append(request.force)
                 return None
