@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from zlay._fast import segments
 from zlay.eventlog.spans import seq_span
 
 MAX_FRAME = 5_000_000
+PR_SET_THP_DISABLE = 41
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,26 @@ def test_os_durability_publishes_before_it_syncs(tmp_path: Path) -> None:
         assert log.wait_synced(seq, WAIT_S)
         assert log.status()["syncs"] >= 1
     assert len(list(LogReader.of(tmp_path / "events"))) == 1
+
+
+def test_the_warm_one_of_several_spare_chunks_is_used_first(tmp_path: Path) -> None:
+    """When a backlog is gone, one chunk of the buffer keeps its pages, and the next events go there."""
+    libc = ctypes.CDLL(None)
+    big = message(0, "z" * (MAX_FRAME - 1000))  # one fills more than half of a chunk
+    span = seq_span(big)
+    libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # or a single fault may give all of a chunk
+    try:
+        with opened(tmp_path, durability="os") as log:  # which lets three chunks wait for one sync
+            for _ in range(3):
+                seq = fast_log.append(big, *span)
+            assert log.wait_synced(seq, WAIT_S)
+            fast_log.append(big, *span)  # into the chunk that was written to last
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            fast_log.append(big, *span)
+            faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+    finally:
+        libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
+    assert faults < MAX_FRAME // resource.getpagesize() // 4
 
 
 def test_wait_times_out(tmp_path: Path) -> None:

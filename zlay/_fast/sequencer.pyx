@@ -220,14 +220,17 @@ cdef void _give_credit(Chunk *c, uint32_t upto) noexcept nogil:
 
 
 cdef void _set_aside(Chunk *c) noexcept nogil:
-    """Requires `_lock`. One spare chunk keeps its pages, the others give them back."""
+    """Requires `_lock`. One spare chunk keeps its pages and is used first, the others give them back."""
     global _spare
     cdef uint64_t first = (<uint64_t> c.entries + PAGE - 1) & ~<uint64_t> (PAGE - 1)
     cdef uint64_t end = (<uint64_t> c.data + CHUNK_BYTES) & ~<uint64_t> (PAGE - 1)
-    if _spare != NULL:
-        madvise(<void *> first, end - first, MADV_DONTNEED)
-    c.next = _spare
-    _spare = c
+    if _spare == NULL:
+        c.next = NULL
+        _spare = c
+        return
+    madvise(<void *> first, end - first, MADV_DONTNEED)
+    c.next = _spare.next
+    _spare.next = c
 
 
 cdef void _wake_appenders(uint32_t waiters) noexcept nogil:
