@@ -1,11 +1,12 @@
-"""zlay.shared: looking up what another thread has put into a dict."""
+"""zlay.shared: what threads can do without waiting for one another."""
 
 from __future__ import annotations
 
 import threading
 import time
+from urllib.parse import urlsplit
 
-from zlay.shared import look_up
+from zlay.shared import look_up, split_url
 
 LOOKUPS = 2000
 ROUNDS = 5
@@ -37,3 +38,17 @@ def test_a_dict_of_another_thread_is_read_without_waiting() -> None:
     reader.join(60)
     assert len(spent_us) == ROUNDS
     assert min(spent_us) < MOST_US
+
+
+def test_urls_are_parsed_without_the_shared_cache() -> None:
+    """A URL is split as urllib.parse.urlsplit does it, and its cache is not touched."""
+    before = urlsplit.cache_info()  # type: ignore[attr-defined]
+    parts = split_url("https://pds.test:8443/xrpc/a?b=c")
+    assert (parts.scheme, parts.hostname, parts.port, parts.path, parts.query) == (
+        "https",
+        "pds.test",
+        8443,
+        "/xrpc/a",
+        "b=c",
+    )
+    assert urlsplit.cache_info() == before  # type: ignore[attr-defined]

@@ -64,6 +64,7 @@ LOG_DEADLINE_S = 2.0
 THREADS_DEADLINE_S = 1.5
 CONSUMERS_DEADLINE_S = 1.0
 MIB = 1 << 20
+GC_THRESHOLD = 50_000  # objects made before the collector looks at all of them by itself, every thread held; some 10 MB
 
 log = logs.get("relay")
 
@@ -231,6 +232,7 @@ class Relay:
         if self.seeder is not None:
             spawn("seeder", self.seeder.run)
         gc.collect()
+        gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what start-up made stays: collections need not look at it again
         for (address, port), what in zip(self.http.addresses, ("firehose", "metrics and admin"), strict=True):
             log.info("listening", address=address, port=port, serves=what)

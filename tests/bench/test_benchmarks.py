@@ -52,6 +52,17 @@ def test_a_benchmark_measures(name: str, capsys: pytest.CaptureFixture[str]) -> 
     check(run(capsys, name, *FEW), name)
 
 
+def test_the_exit_status_can_say_that_a_target_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --check it is 3 where a target is missed, and 0 where all are met."""
+    codes = set()
+    for name in ("decode", "verify", "mst", "p256"):
+        code = main([name, "--check", "--json", *FEW])
+        figures = json.loads(capsys.readouterr().out)["figures"]
+        assert code == (0 if all(figure["met"] for figure in figures) else 3)
+        codes.add(code)
+    assert codes <= {0, 3}
+
+
 def test_verify_measures_two_threads(capsys: pytest.CaptureFixture[str]) -> None:
     """With --threads 2 the figure is the rate of two threads, each with accounts of its own."""
     result = run(capsys, "verify", "--threads", "2", *FEW)

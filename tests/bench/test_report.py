@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from zlay.bench.report import Report, cost, in_turn, rate
+import pytest
+
+from zlay.bench.report import Report, cost, excess, in_turn, rate
 
 
 def test_a_ratio_is_the_bigger_the_better() -> None:
@@ -14,6 +16,16 @@ def test_a_ratio_is_the_bigger_the_better() -> None:
     assert cost("a", 50.0, "us", 100.0, 1.0).ratio == 2.0
     assert not cost("a", 201.0, "us", 100.0, 0.5).met
     assert cost("a", -0.1, "us", 8.0, 1.0).met
+
+
+def test_an_excess_is_told_beside_the_most_that_it_may_be() -> None:
+    """In microseconds for rates and costs alike; without a limit of its own, what the target of the figure leaves."""
+    slow = excess(rate("a", 20_000.0, "1/s", 25_000.0, 0.75), "us", 12.0)
+    assert (slow.name, slow.unit, slow.value, slow.bound) == ("a.excess", "us", pytest.approx(10.0), 12.0)
+    assert slow.met
+    assert not excess(rate("a", 20_000.0, "1/s", 25_000.0, 0.75), "us", 9.9).met
+    left = excess(cost("b", 50.0, "us", 40.0, 2 / 3), "us")
+    assert (left.value, left.bound) == (pytest.approx(10.0), pytest.approx(20.0))
 
 
 def test_sides_take_turns_and_medians_count() -> None:

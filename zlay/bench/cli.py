@@ -20,6 +20,7 @@ __all__ = ["BENCHMARKS", "main"]
 
 RUNS = 7  # odd, so that a median is a run
 EXIT_NOT_MEASURED = 1
+EXIT_MISSED = 3
 
 
 class Benchmark(Protocol):
@@ -46,12 +47,15 @@ def _runs(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints. 0 = it measured, whatever it found; 1 = it could not; 2 = wrong usage."""
+    """Measures and prints. 0 = it measured, whatever it found; 1 = it could not; 2 = wrong usage; with --check
+    3 = it measured, and a target is missed.
+    """
     parser = argparse.ArgumentParser(prog="scripts/bench", description="every figure beside its own bound")
     names = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     for name, module in BENCHMARKS.items():
         one = names.add_parser(name, help=module.DESCRIPTION, description=module.__doc__)
         one.add_argument("--json", action="store_true", help="print one object of JSON")
+        one.add_argument("--check", action="store_true", help="exit with 3 when a target is missed")
         one.add_argument("--runs", type=_runs, default=RUNS, help=f"figures are medians of so many (default: {RUNS})")
         module.add_arguments(one)
     arguments = parser.parse_args(argv)
@@ -61,4 +65,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: {exc}", file=sys.stderr)
         return EXIT_NOT_MEASURED
     print(report.as_json() if arguments.json else report.as_text())
-    return 0
+    missed = any(not figure.met for figure in report.figures)
+    return EXIT_MISSED if arguments.check and missed else 0

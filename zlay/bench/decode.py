@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from zlay._fast import car
 from zlay.bench.inputs import PROJECT, add_corpus_arguments, corpus, fixture_frames
-from zlay.bench.report import Figure, Report, cost, has_sha_instructions, in_turn, rate
+from zlay.bench.report import Figure, Report, excess, has_sha_instructions, in_turn, rate
 from zlay.errors import LocalFault
 
 if TYPE_CHECKING:
@@ -69,11 +69,8 @@ def _with_hashes(name: str, frames: list[bytes], runs: int) -> list[Figure]:
         },
     )
     target = TARGET_WITH_SHA if has_sha_instructions() else TARGET_WITHOUT_SHA
-    excess_us = (taken["own"] - taken["bound"]) / count * 1e6
-    return [
-        rate(name, count / taken["own"], "frames/s", count / taken["bound"], target),
-        cost(f"{name}.excess", excess_us, "us/frame", EXCESS_US, 1.0),
-    ]
+    figure = rate(name, count / taken["own"], "frames/s", count / taken["bound"], target)
+    return [figure, excess(figure, "us/frame", EXCESS_US)]
 
 
 def _without_hashes(name: str, frames: list[bytes], runs: int) -> list[Figure]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlay._fast.message import decode
 from zlay._fast.stages import times
 from zlay.bench.inputs import add_corpus_arguments, corpus
-from zlay.bench.report import Report, cost
+from zlay.bench.report import Report, cost, excess
 
 if TYPE_CHECKING:
     import argparse
@@ -41,4 +41,4 @@ def measure(arguments: argparse.Namespace) -> Report:
     ops = taken[0]["ops"]
     figure = cost("mst", invert_s / ops * 1e6, "us/op", hash_s / ops * 1e6, TARGET)
     params = {"events": arguments.events, "accounts": arguments.accounts, "ops_per_commit": round(ops, 2)}
-    return Report("mst", params, [figure], arguments.runs)
+    return Report("mst", params, [figure, excess(figure, "us/op")], arguments.runs)

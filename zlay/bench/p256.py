@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zlay._fast.streams import Stream
 from zlay.bench.inputs import add_corpus_arguments, corpus
-from zlay.bench.report import Report, in_turn, rate
+from zlay.bench.report import Report, excess, in_turn, rate
 
 if TYPE_CHECKING:
     import argparse
@@ -40,12 +40,9 @@ def measure(arguments: argparse.Namespace) -> Report:
             "bound_uncached": lambda: stream.least(parse_keys=True),
         },
     )
-    figures = [
-        rate(name, stream.events / taken[own], "events/s", stream.events / taken[bound], TARGET)
-        for name, own, bound in (
-            ("p256", "own", "bound"),
-            ("p256.uncached", "own_uncached", "bound_uncached"),
-        )
-    ]
+    figures = []
+    for name, own, bound in (("p256", "own", "bound"), ("p256.uncached", "own_uncached", "bound_uncached")):
+        figure = rate(name, stream.events / taken[own], "events/s", stream.events / taken[bound], TARGET)
+        figures += [figure, excess(figure, "us/event")]
     params = {"events": arguments.events, "accounts": arguments.accounts}
     return Report("p256", params, figures, arguments.runs)

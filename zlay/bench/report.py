@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["MIN_RUNS", "Figure", "Report", "cost", "has_sha_instructions", "in_turn", "rate"]
+__all__ = ["MIN_RUNS", "Figure", "Report", "cost", "excess", "has_sha_instructions", "in_turn", "rate"]
 
 MIN_RUNS = 5  # design 16: values are medians of at least so many
 DIGITS = 6  # significant ones in the output: far below the noise
@@ -34,6 +34,7 @@ class Figure:
     bound: float
     ratio: float
     target: float
+    is_rate: bool  # of which more is better; else a cost
 
     @property
     def met(self) -> bool:
@@ -43,12 +44,25 @@ class Figure:
 
 def rate(name: str, value: float, unit: str, bound: float, target: float) -> Figure:
     """A figure of which more is better."""
-    return Figure(name, value, unit, bound, value / bound, target)
+    return Figure(name, value, unit, bound, value / bound, target, is_rate=True)
 
 
 def cost(name: str, value: float, unit: str, bound: float, target: float) -> Figure:
     """A figure of which less is better."""
-    return Figure(name, value, unit, bound, bound / max(value, _LEAST_COST), target)
+    return Figure(name, value, unit, bound, bound / max(value, _LEAST_COST), target, is_rate=False)
+
+
+def excess(figure: Figure, unit: str, most_us: float | None = None) -> Figure:
+    """By how many microseconds an event (frame, op) takes longer than its bound, beside the most that it may.
+
+    `most_us` None: what the target of `figure` allows, and no more is asked.
+    """
+    own_us, bound_us = figure.value, figure.bound
+    if figure.is_rate:
+        own_us, bound_us = 1e6 / own_us, 1e6 / bound_us
+    if most_us is None:
+        most_us = bound_us * (1 / figure.target - 1)
+    return cost(f"{figure.name}.excess", own_us - bound_us, unit, most_us, 1.0)
 
 
 def in_turn(runs: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zlay._fast.message import decode
 from zlay._fast.streams import Stream
 from zlay.bench.inputs import Corpus, add_corpus_arguments, corpus
-from zlay.bench.report import Report, cost, in_turn, rate
+from zlay.bench.report import Report, excess, in_turn, rate
 
 if TYPE_CHECKING:
     import argparse
@@ -43,12 +43,8 @@ def measure(arguments: argparse.Namespace) -> Report:
     stream = Stream(found.frames, found.keys)
     params["frame_bytes"] = round(stream.bytes / stream.events)
     taken = in_turn(arguments.runs, {"own": stream.judge, "bound": stream.least})
-    excess_us = (taken["own"] - taken["bound"]) / stream.events * 1e6
-    figures = [
-        rate("verify", stream.events / taken["own"], "events/s", stream.events / taken["bound"], TARGET),
-        cost("verify.excess", excess_us, "us/event", EXCESS_US, 1.0),
-    ]
-    return Report("verify", params, figures, arguments.runs)
+    figure = rate("verify", stream.events / taken["own"], "events/s", stream.events / taken["bound"], TARGET)
+    return Report("verify", params, [figure, excess(figure, "us/event", EXCESS_US)], arguments.runs)
 
 
 def _parts(found: Corpus, count: int) -> list[Stream]:

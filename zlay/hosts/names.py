@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from zlay.errors import HostRefused
+from zlay.shared import split_url
 
 __all__ = ["endpoint_host", "is_local_name", "join_port", "normalise_hostname", "split_port", "under_domain"]
 
@@ -59,7 +59,7 @@ def normalise_hostname(text: str, *, allow_private: bool) -> tuple[str, bool]:
 def endpoint_host(url: str) -> str | None:
     """The normal form of the host in a serviceEndpoint (G4); None when it is not http(s)://host[:port]."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         port = parts.port
         name = _ascii(parts.hostname or "")
     except (ValueError, HostRefused):

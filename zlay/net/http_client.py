@@ -20,11 +20,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import h11
 
 import zlay.net.h11_tables  # noqa: F401 - for what it does
+from zlay import shared
 from zlay.errors import HttpFault
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class HttpResponse:
 def split_url(url: str) -> tuple[str, str, int, str]:
     """(scheme, host, port, target) of an http or https URL; HttpFault("url") for anything else."""
     try:
-        parts = urlsplit(url)
+        parts = shared.split_url(url)
         port = parts.port
     except ValueError as exc:
         raise HttpFault("url", f"not a URL: {url!r}") from exc
