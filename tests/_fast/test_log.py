@@ -181,6 +181,7 @@ def test_the_warm_one_of_several_spare_chunks_is_used_first(tmp_path: Path) -> N
             for _ in range(3):
                 seq = fast_log.append(big, *span)
             assert log.wait_synced(seq, WAIT_S)
+            until("the buffer is given back", lambda: log.status()["buffered_bytes"] == 0)
             fast_log.append(big, *span)  # into the chunk that was written to last
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
             fast_log.append(big, *span)
