@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 UNIT = ROOT / "deploy" / "zlay.service"
 TEXTS = [*DOCUMENTS, UNIT]
-COMMANDS = ("run", "log", "sim", "demo")
+COMMANDS = ("run", "log", "consume", "sim", "demo")
 NESTED = {"log": ("ls", "verify", "cat", "stats")}  # commands of a command
 
 # Settings of the plan that the design page says are not there.

@@ -17,7 +17,7 @@ from wsproto.utilities import RemoteProtocolError
 if TYPE_CHECKING:
     from zlay.hosts.interface import FailureKind
 
-__all__ = ["MAX_HEAD_BYTES", "DialFailed", "Upgrade"]
+__all__ = ["MAX_HEAD_BYTES", "PATH", "DialFailed", "Upgrade"]
 
 MAX_HEAD_BYTES = 16 * 1024  # status line and headers; wsproto's servers send a few hundred bytes
 MAX_REASON_CHARS = 200
@@ -29,13 +29,17 @@ _END_OVERLAP = 2  # how far the end of the head may reach back into what was sea
 
 
 class DialFailed(Exception):
-    """A dial came to nothing: a kind for machines and a line for people. `retry_after_s` is what the host asked for."""
+    """A dial came to nothing: a kind for machines and a line for people. `retry_after_s` is what the host asked for,
+    `status` that of an answer which was no upgrade."""
 
-    def __init__(self, kind: FailureKind, text: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, text: str, retry_after_s: float | None = None, *, status: int | None = None
+    ) -> None:
         super().__init__(text)
         self.kind: FailureKind = kind
         self.text = text
         self.retry_after_s = retry_after_s
+        self.status = status
 
 
 class Upgrade:
@@ -78,7 +82,9 @@ class Upgrade:
                 case AcceptConnection() if self._handshake.state is ConnectionState.OPEN:
                     return self._refuse_relays(event)
                 case RejectConnection():
-                    raise DialFailed("http_upgrade", self._rejection(event), _retry_after(event))
+                    raise DialFailed(
+                        "http_upgrade", self._rejection(event), _retry_after(event), status=event.status_code
+                    )
         raise DialFailed("http_upgrade", "not an upgrade: no status")
 
     def _refuse_relays(self, event: AcceptConnection) -> None:
