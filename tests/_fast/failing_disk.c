@@ -1,7 +1,9 @@
 /* LD_PRELOAD: fails calls on files under .../events/ the way a plan file says, for tests of the event log.
  *
  * The plan file ($FAIL_PLAN) holds "CALL ERRNO"; empty = nothing fails. It is read at each call. CALL: pwrite, pwrite-half
- * (writes half of it, then fails), fdatasync, fsync, openat (only with O_CREAT).
+ * (writes half of it, then fails), fdatasync, fsync, openat (only with O_CREAT), openat-half (the second file of a pair);
+ * half-born = that, and unlinkat, so that the first file stays; change = what a read-only file system refuses: pwrite,
+ * openat, unlinkat.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,6 +25,8 @@ static int planned(const char *call) {
     n = (int)read(fd, text, sizeof text - 1);
     close(fd);
     if (n <= 0 || sscanf(text, "%31s %d", name, &error) != 2) return 0;
+    if (strcmp(name, "change") == 0 && strcmp(call, "fdatasync") && strcmp(call, "fsync")) return error;
+    if (strcmp(name, "half-born") == 0 && (!strcmp(call, "openat-half") || !strcmp(call, "unlinkat"))) return error;
     return strcmp(name, call) == 0 ? error : 0;
 }
 
@@ -72,6 +76,7 @@ int openat64(int dir, const char *path, int flags, ...) {
     mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
     va_end(args);
     if (flags & O_CREAT && strstr(path, ".json") == NULL && (errno = planned("openat"))) return -1;
+    if (flags & O_CREAT && strstr(path, ".index") != NULL && (errno = planned("openat-half"))) return -1;
     return real(dir, path, flags, mode);
 }
 
@@ -81,4 +86,10 @@ int openat(int dir, const char *path, int flags, ...) {
     mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
     va_end(args);
     return openat64(dir, path, flags, mode);
+}
+
+int unlinkat(int dir, const char *path, int flags) {
+    int (*real)(int, const char *, int) = (int (*)(int, const char *, int))dlsym(RTLD_NEXT, "unlinkat");
+    if ((strstr(path, ".frames") || strstr(path, ".index")) && (errno = planned("unlinkat"))) return -1;
+    return real(dir, path, flags);
 }

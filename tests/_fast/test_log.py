@@ -213,7 +213,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _with_failing_disk(shim: Path, data_dir: Path, call: str, error: int, durability: str) -> str:
     # Five events are logged before it: what makes a segment has to fail with the next one, the rest inside one.
-    entries = 5 if call in ("openat", "fsync") else 7
+    entries = 5 if call in ("openat", "openat-half", "half-born", "fsync") else 7
     plan = data_dir.with_suffix(".plan")
     plan.write_bytes(b"")
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FAIL_PLAN": str(plan)}
@@ -239,7 +239,10 @@ def _with_failing_disk(shim: Path, data_dir: Path, call: str, error: int, durabi
         ("fdatasync", errno.EIO),
         ("fdatasync", errno.ENOSPC),
         ("openat", errno.ENOSPC),
+        ("openat-half", errno.ENOSPC),
+        ("half-born", errno.EIO),
         ("fsync", errno.EIO),
+        ("change", errno.EROFS),
     ],
 )
 def test_a_failing_disk_pauses_ingest_and_loses_nothing(

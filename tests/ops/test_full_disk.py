@@ -1,4 +1,4 @@
-"""A full disk: ingest waits, consumers go on, the relay says why, and goes on by itself when there is room again."""
+"""A full, failing or read-only disk: ingest waits, consumers go on, the relay says why, and goes on by itself."""
 
 from __future__ import annotations
 
@@ -75,10 +75,12 @@ class Tmpfs:
 
 
 class Shim:
-    """Writes to the log's segments fail with ENOSPC by order; what else is on the disk is not touched."""
+    """Calls on the log's segments fail by order, ENOSPC for writes unless told otherwise; what else is on the disk is
+    not touched. `plan` is what failing_disk.c reads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: str = f"pwrite {errno.ENOSPC}") -> None:
         self.folder = folder
+        self._failing = plan
         self._plan = folder / "plan"
         self._plan.write_bytes(b"")
         library = folder / "failing_disk.so"
@@ -88,7 +90,7 @@ class Shim:
 
     def fill(self) -> None:
         """From the next write on."""
-        self._plan.write_text(f"pwrite {errno.ENOSPC}")
+        self._plan.write_text(self._failing)
 
     def free(self) -> None:
         """As if nothing had been."""
@@ -136,14 +138,53 @@ def test_a_full_disk(disk: Disk, tmp_path: Path) -> None:
 
 def fill_it_twice(disk: Disk, sim: SimProcess, relay: RelayProcess, consumer: Collector) -> None:
     """Once while it runs, once across a stop and a start."""
-    consumer.wait_for(lambda frames: len(frames) >= ENOUGH, "events", WAIT_S)
+    fail_once(disk, relay, consumer, errno.ENOSPC)
 
+    disk.fill()
+    relay.wait_for(lambda: log_stands_still(relay), "the disk's fault again", WAIT_S)
+    asked = time.monotonic()
+    assert relay.terminate() == 0
+    assert time.monotonic() - asked < STOP_S
+    if isinstance(disk, Tmpfs):
+        # Of the log, or of the state where cutting the log's torn end has freed a page for what the log had to write.
+        assert "No space left on device" in refusal(relay) or "disk is full" in refusal(relay)
+    disk.free()
+    relay.start()
+    before = len(consumer.frames)
+    consumer.wait_for(lambda frames: len(frames) >= before + ENOUGH, "events after the second time", WAIT_S)
+    all_came_once(sim, relay, consumer)
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"),
+    [
+        pytest.param(f"fdatasync {errno.EIO}", errno.EIO, id="sync fails"),
+        pytest.param(f"change {errno.EROFS}", errno.EROFS, id="read-only"),
+    ],
+)
+def test_a_failing_disk(tmp_path: Path, plan: str, error: int) -> None:
+    """EIO from fdatasync, or a file system gone read-only: events wait, consumers are served, readiness says why; when
+    it is mended the relay goes on by itself, the group in a new segment, every event once."""
+    disk = Shim(tmp_path, plan)
+    with SimProcess(*FLAGS, "--ledger", str(tmp_path / "ledger")) as sim:
+        relay = RelayProcess(disk.folder / "data", plc_url=sim.plc, hosts=sim.hosts, env=disk.env)
+        with relay, Collector(relay.port, 0, keep=seen) as consumer:
+            published = fail_once(disk, relay, consumer, error)
+            segments = sorted(path.stem for path in (relay.data_dir / "events").glob("*.index"))
+            assert len(segments) == 2
+            assert int(segments[1]) == published + 1
+            all_came_once(sim, relay, consumer)
+
+
+def fail_once(disk: Disk, relay: RelayProcess, consumer: Collector, error: int) -> int:
+    """From events to a failing disk to events; the newest event that was published meanwhile."""
+    consumer.wait_for(lambda frames: len(frames) >= ENOUGH, "events", WAIT_S)
     disk.fill()
     relay.wait_for(lambda: log_stands_still(relay), "the disk's fault", WAIT_S)
     status, reasons = readiness(relay)
     assert status == 503
-    assert any("No space left on device" in reason for reason in reasons), reasons
-    assert request(relay.metrics_port, "GET", "/_health")[0] == 200, "a full disk is no reason to be restarted"
+    assert any(os.strerror(error) in reason for reason in reasons), reasons
+    assert request(relay.metrics_port, "GET", "/_health")[0] == 200, "a failing disk is no reason to be restarted"
     published = int(relay.metrics()["relay_seq"])
     with Collector(relay.port, 0, keep=seen) as replaying:
         replaying.wait_count(published, WAIT_S)
@@ -152,18 +193,11 @@ def fill_it_twice(disk: Disk, sim: SimProcess, relay: RelayProcess, consumer: Co
     relay.wait_ready()
     relay.wait_for(lambda: said(relay, "the log is written again"), "a line in the log", WAIT_S)
     consumer.wait_for(lambda frames: len(frames) >= published + ENOUGH, "events after the first time", WAIT_S)
+    return published
 
-    disk.fill()
-    relay.wait_for(lambda: log_stands_still(relay), "the disk's fault again", WAIT_S)
-    asked = time.monotonic()
-    assert relay.terminate() == 0
-    assert time.monotonic() - asked < STOP_S
-    if isinstance(disk, Tmpfs):
-        assert os.strerror(errno.ENOSPC) in refusal(relay)
-    disk.free()
-    relay.start()
-    before = len(consumer.frames)
-    consumer.wait_for(lambda frames: len(frames) >= before + ENOUGH, "events after the second time", WAIT_S)
+
+def all_came_once(sim: SimProcess, relay: RelayProcess, consumer: Collector) -> None:
+    """The network ends, the relay stops: exactly what should have come has."""
     sim.finish()
     with sim.ledger() as ledger:
         events = expected(ledger)

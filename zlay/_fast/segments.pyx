@@ -15,8 +15,8 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from atomics cimport zl_add64, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store64, zl_sub64
-from fileio cimport (EINTR, EIO, ENOENT, O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, close, dup, errno, fdatasync,
-                     fstatvfs, fsync, openat, pread, pwrite, statvfs_s, unlinkat)
+from fileio cimport (EEXIST, EINTR, EIO, ENOENT, O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, close, dup, errno,
+                     fdatasync, fstatvfs, fsync, openat, pread, pwrite, statvfs_s, unlinkat)
 from hashes cimport zl_crc32c_soft
 from threads cimport zl_lock, zl_mutex, zl_unlock
 
@@ -309,7 +309,7 @@ cdef int segment_create(uint64_t first_seq, uint64_t previous_last, Segment **ou
     if error == 0 and fsync(_dir) != 0:
         error = errno
     if error:
-        if s.frames_fd >= 0:
+        if s.frames_fd >= 0 or error == EEXIST:      # left by an earlier birth that could not be taken back
             _unlink(first_seq)
         _close_files(s)
         zl_free(s)

@@ -9,6 +9,7 @@ cdef extern from "<errno.h>" nogil:
     const int EINVAL
     const int EIO
     const int ENOENT
+    const int EEXIST
     const int ENOMEM
     const int ENOSPC
     const int EDQUOT
