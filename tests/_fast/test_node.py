@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import fixtures
-from tests._fast.commits import Draft, RawOp, Records, apply, draft, link_fields, stored, value
+from tests._fast.commits import Draft, RawOp, Records, apply, draft, link_fields, value
 from tests.reference.car_ref import write_car
 from tests.reference.drisl_ref import Cid, encode
 from tests.reference.mst_ref import Leaf, Node, Stub, build, common_prefix, depth, encode_tree
@@ -367,126 +366,3 @@ def test_keys_of_the_longest_kind() -> None:
         blocks: dict[Cid, bytes] = {}
         data = encode_tree(build({long: value("x")}), blocks)
         assert invert(blocks, data, [("create", long, value("x"), None)]) == label
-
-
-# --- the slowest frames that could be thought of ---------------------------------------------------------------------
-
-SLOWEST_S = 0.05
-SLOWEST_RATIO = 20
-
-
-def cost(made: Draft, label: str = "ok") -> float:
-    """Seconds of processor time that the core needs for a frame with this verdict, filled up to two million bytes."""
-    filler = 1_990_000 - len(made.car())
-    assert filler >= 0
-    made.extra = [(stored(block), block) for block in [encode({"x": bytes(filler // 3)})]] * 3
-    frame = made.frame()
-    times = []
-    for _ in range(9):
-        start = time.thread_time()
-        assert mst.check(frame, False) == label
-        times.append(time.thread_time() - start)
-    return min(times)
-
-
-def two_levels(prefix: bytes, children: int, each: int) -> tuple[Records, list[bytes]]:
-    """Records of a tree with one node above so many children of so many keys, and one key of each child."""
-    records: Records = {}
-    some: list[bytes] = []
-    count = 0
-    for number in itertools.count():
-        key = prefix + b"%07d" % number
-        height = depth(key)
-        if height == 1 and count >= each:
-            count = 0
-            if len(some) == children:
-                return records, some
-        elif height == 0 and count < each:
-            count += 1
-            if count == each // 2:
-                some.append(key)
-        else:
-            continue
-        records[key] = value("x")
-    raise AssertionError
-
-
-def grown(records: Records, gone: list[bytes]) -> Draft:
-    """The commit that has created `gone`, with all its nodes."""
-    before = {key: cid for key, cid in records.items() if key not in gone}
-    made = draft(before, [("create", key, records[key], None) for key in gone], KEY)
-    encode_tree(build(records), made.nodes)
-    return made
-
-
-def updated(records: Records, some: list[bytes]) -> Draft:
-    """The commit that has updated `some`, with all its nodes."""
-    return draft(records, [("update", key, value("y"), records[key]) for key in some], KEY)
-
-
-def unfolding() -> Draft:
-    """Keys of half a kilobyte that share nearly all of it: two million bytes that stand for fifteen."""
-    return updated(*two_levels(PREFIX + b"x" * 500, 28, 1000))
-
-
-def wide_nodes() -> Draft:
-    """As many and as long keys as the limits take, in nodes as wide as they take, every one of which changes."""
-    return updated(*two_levels(PREFIX + b"x" * 110, 26, 1000))
-
-
-def merging() -> Draft:
-    """Two hundred creates of the highest keys, so that undoing joins everything below them, level by level."""
-    records = {key: value("x") for key in (PREFIX + b"%07d" % i for i in range(24_000)) if depth(key) < 4}
-    high = [key for key in records if depth(key) == 3]
-    return grown(records, high[:200])
-
-
-def joining() -> Draft:
-    """Two hundred joins that make one node ever wider, in which everything is moved each time."""
-    records, _ = two_levels(PREFIX, 201, 5)
-    high = [key for key in records if depth(key) == 1]
-    return grown(records, high[:200])
-
-
-def splitting() -> Draft:
-    """Two hundred deletes of the highest keys, so that undoing splits everything below them."""
-    records = {key: value("x") for key in (PREFIX + b"%07d" % i for i in range(24_000)) if depth(key) < 4}
-    high = [key for key in records if depth(key) == 3][:200]
-    made = draft(records, [("delete", key, None, records[key]) for key in high], KEY)
-    encode_tree(build({key: cid for key, cid in records.items() if key not in high}), made.nodes)
-    return made
-
-
-def moving() -> Draft:
-    """Two hundred deletes whose undoing splits the same three wide nodes, moving nearly all they hold each time."""
-    gone = list(itertools.islice(keys(3, PREFIX + b"a"), 200))
-    kept = [next(key for key in (high + b"x%d" % i for i in itertools.count()) if depth(key) == 0) for high in gone]
-    kept += itertools.islice(keys(0, PREFIX + b"a:"), 800)
-    kept += itertools.islice(keys(1, PREFIX + b"aa"), 1000)
-    kept += itertools.islice(keys(2, PREFIX + b"b"), 1000)
-    records = dict.fromkeys([*gone, *kept], value("x"))
-    return draft(records, [("delete", key, None, records[key]) for key in gone], KEY)
-
-
-def honest() -> Draft:
-    """A frame of the same size as others make them: large records in an ordinary tree."""
-    large = [stored(encode({"$type": "com.example.record", "text": f"{i}" * 950_000})) for i in range(2)]
-    return draft(RECORDS, [("create", PREFIX + b"large%d" % i, cid, None) for i, cid in enumerate(large)], KEY)
-
-
-@pytest.mark.parametrize(
-    ("make", "label"),
-    [
-        (unfolding, "work_limit"),
-        (wide_nodes, "ok"),
-        (merging, "ok"),
-        (joining, "ok"),
-        (splitting, "ok"),
-        (moving, "work_limit"),
-    ],
-)
-def test_slow_frames(make: Callable[[], Draft], label: str) -> None:
-    """A frame built to be slow takes at most 50 ms, and at most 20 times as long as an honest one of its size."""
-    slow = cost(make(), label)
-    assert slow < SLOWEST_S
-    assert slow < SLOWEST_RATIO * cost(honest())

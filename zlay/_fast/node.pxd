@@ -14,8 +14,10 @@ cdef enum:
     MAX_HEIGHT = 128             # C9: 256 bits of a digest in pairs
     MAX_MST_KEY_BYTES = 1024     # C1: what reference implementations take; a well-formed path has at most 830
     MAX_NODE_ENTRIES = 1024      # C9 [S]: a node of honest keys is that large once in 10^128 nodes
-    MAX_TREE_WORK = 300000       # entries read or moved for one frame; 200 ops on a large repository take 20,000
-    MAX_TREE_KEY_BYTES = 4000000  # bytes of whole keys in the nodes read: bounds what prefix compression can unfold to
+    # SHA-256 blocks to hash the keys of one frame's nodes (C8), one for a key of up to 55 bytes: bounds the entries that
+    # are read, and what prefix compression can unfold to. 200 ops on a repository of 300,000 records take 7,000.
+    MAX_TREE_HASHES = 60000
+    MAX_TREE_WORK = 300000       # entries moved for one frame
     SHARED_UNKNOWN = 0xffff      # Entry.shared: to be found when the node is written
 
 cdef struct Entry:
@@ -50,7 +52,7 @@ cdef struct Tree:
     uint8_t *buffer              # where nodes are written to be hashed
     size_t buffer_n
     uint64_t work                # against MAX_TREE_WORK
-    uint64_t key_bytes           # against MAX_TREE_KEY_BYTES
+    uint64_t hashes              # against MAX_TREE_HASHES
     uint64_t written             # nodes written and hashed, and their bytes: what inversion cannot do without
     uint64_t written_bytes
 

@@ -26,6 +26,8 @@ cdef enum:
     PIECE_BYTES = 8192               # taken from the scratch at a time: a usual frame's whole tree in two or three
     LINK_BYTES = 41                  # d8 2a 58 25 00 and a blessed CID
     LEAST_ENTRY_BYTES = 18           # less than any entry has; bounds what a declared length may reserve
+    SHA_BLOCK_BYTES = 64
+    SHA_PADDING = 8                  # bytes that a message's length takes, beside one that ends it
     NODE_FRAME_BYTES = 64            # a written node without its entries, with room
     ENTRY_FRAME_BYTES = 80 + MAX_CID_BYTES   # a written entry without its key, with room
     LINK_HEAD_BYTES = 5
@@ -183,7 +185,7 @@ cdef inline int _key(Tree *t, Cursor *c, const Entry *before, Entry *e) noexcept
     e.shared = <uint16_t>shared
     e.key_n = <uint16_t>(n + shared)
     e.key = suffix
-    t.key_bytes += n + shared
+    t.hashes += 1 + (n + shared + SHA_PADDING) // SHA_BLOCK_BYTES
     # What is shared must be all that can be (C9), and the keys ascend: then the first byte of its own is higher.
     if shared > (0 if before is NULL else before.key_n):
         return R_MST_NODE
@@ -300,8 +302,8 @@ cdef int _read(Tree *t, Subtree *s, const CarBlock *block, int height) noexcept 
         return R_MST_NODE
     if n > <uint64_t>(c.end - c.p) / LEAST_ENTRY_BYTES:
         return R_MST_NODE
-    t.work += 1 + n
-    if n > MAX_NODE_ENTRIES or t.work > MAX_TREE_WORK:
+    t.hashes += 1                        # a node without keys costs about as much
+    if n > MAX_NODE_ENTRIES or t.hashes + n > MAX_TREE_HASHES:
         return R_WORK_LIMIT
     # Room for one more: most nodes that change gain one entry.
     node = <Node *>tree_take(t, sizeof(Node) + (n + 1) * sizeof(Entry))
@@ -314,7 +316,7 @@ cdef int _read(Tree *t, Subtree *s, const CarBlock *block, int height) noexcept 
     reason = _read_entries(t, node, &c)
     if reason != R_OK:
         return reason
-    if t.key_bytes > MAX_TREE_KEY_BYTES:
+    if t.hashes > MAX_TREE_HASHES:
         return R_WORK_LIMIT
     if not _literal(&c, b"\x61l", 2):
         return R_MST_NODE
