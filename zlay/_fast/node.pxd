@@ -14,8 +14,8 @@ cdef enum:
     MAX_HEIGHT = 128             # C9: 256 bits of a digest in pairs
     MAX_MST_KEY_BYTES = 1024     # C1: what reference implementations take; a well-formed path has at most 830
     MAX_NODE_ENTRIES = 1024      # C9 [S]: a node of honest keys is that large once in 10^128 nodes
-    # SHA-256 blocks to hash the keys of one frame's nodes (C8), one for a key of up to 55 bytes: bounds the entries that
-    # are read, and what prefix compression can unfold to. 200 ops on a repository of 300,000 records take 7,000.
+    # SHA-256 blocks to hash the keys of one frame's nodes (C8), one for a key of up to 55 bytes: bounds the entries
+    # that are read, and what prefix compression can unfold to. 200 ops on 300,000 records take 7,000.
     MAX_TREE_HASHES = 60000
     MAX_TREE_WORK = 300000       # entries moved for one frame
     SHARED_UNKNOWN = 0xffff      # Entry.shared: to be found when the node is written
