@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import cbor2
 import pytest
 
-from tests.eventlog.support import WAIT_S, append, fill, message, opened, until
-from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, masked
+from tests.eventlog.support import WAIT_S, append, fill, message, opened, payload, until
+from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, hang_up_all, masked
 from tests.firehose.serving import ended, error_of, serving
 from zlay._fast import segments
-from zlay.firehose.consumers import TooManyConsumers
+from zlay.firehose.consumers import Consumers, TooManyConsumers
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+BLOCK = 4096  # bytes: the pieces in which the kernel takes a file's pages for a socket
 
 
 def test_every_cursor_of_five_segments(tmp_path: Path) -> None:
@@ -164,6 +166,37 @@ def test_pings_are_answered_between_frames(tmp_path: Path) -> None:
         assert events == [message(i + 1, text) for i, text in enumerate(texts)]
         # The pong did not wait for the end of the backlog.
         assert frames[-1][0] == BINARY
+
+
+def test_a_cut_at_a_frames_end_sends_nothing_twice(tmp_path: Path) -> None:
+    """Where a socket has taken frames up to the very end of one when a ping cuts what follows, the next one comes
+    next."""
+    with opened(tmp_path) as log:
+        frames = 120
+        for seq in range(1, frames + 1):  # each ends where a block of the file does
+            room = BLOCK - 4 - (64 if seq == 1 else 0)
+            text = "x" * (room - len(message(seq, "x" * 3000)) + 3000)
+            append(log, text)
+        assert log.wait_synced(frames, WAIT_S)
+        assert all((sum(e.length for e in log.scan(1, n)) + 64) % BLOCK == 0 for n in (1, 2, frames))
+        consumers = Consumers()
+        consumers.start()
+        try:
+            client = Client.connect(consumers, 0, buffers=BLOCK * 2)
+            seqs = []
+            while len(seqs) < frames:
+                until("its socket is full", lambda: consumers.stats()[0].blocked_s > 0 or consumers.stats()[0].lag == 0)
+                client.sock.sendall(masked(PING, b"x"))
+                for _ in range(min(2, frames - len(seqs))):
+                    opcode, data = client.frame()
+                    while opcode == PONG:
+                        opcode, data = client.frame()
+                    seqs.append(payload(data)["seq"])
+            assert seqs == list(range(1, frames + 1))
+            assert consumers.stats()[0].events <= frames
+        finally:
+            consumers.stop(1001, 2.0)
+            hang_up_all()
 
 
 def test_idle_consumers_are_pinged(tmp_path: Path) -> None:

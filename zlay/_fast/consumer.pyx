@@ -89,6 +89,22 @@ cdef void _put_control(Consumer *c, uint8_t opcode, const uint8_t *payload, uint
     c.out_n += 2 + n
 
 
+cdef void _settle(Consumer *c) noexcept nogil:
+    """A range that has been sent to its end is counted, and the position moves on."""
+    if c.range.offset < c.range.end or c.range.n == 0:
+        return
+    zl_bump64(&c.events, c.range.n)
+    zl_add64_relaxed(&_events, c.range.n)
+    zl_store64(&c.next_seq, c.next_seq + c.range.n)
+    c.range.n = 0
+
+
+cdef void _cut(Consumer *c) noexcept nogil:
+    """Nothing after the frame being sent; where none is under way, that is the end of the range."""
+    range_cut(&c.range)
+    _settle(c)
+
+
 cdef void _finish(Consumer *c, int reason, uint16_t code, const char *text, uint8_t *lead, uint32_t lead_n,
                   uint64_t deadline_us) noexcept nogil:
     """End in order: the frame being sent, then lead (if any) and a close frame, then wait for the consumer's."""
@@ -108,7 +124,7 @@ cdef void _finish(Consumer *c, int reason, uint16_t code, const char *text, uint
         c.lead_at = 0
         c.lead_owned = False
     if c.range.offset < c.range.end:
-        range_cut(&c.range)
+        _cut(c)
 
 
 cdef void _put_close(Consumer *c) noexcept nogil:
@@ -160,11 +176,7 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
             segments_count_damage(1)
             c.reason = END_LOG
             return FLUSH_FAILED
-        if c.range.offset == c.range.end and c.range.n:
-            zl_bump64(&c.events, c.range.n)
-            zl_add64_relaxed(&_events, c.range.n)
-            zl_store64(&c.next_seq, c.next_seq + c.range.n)
-            c.range.n = 0
+        _settle(c)
     elif c.lead_at < c.lead_n:
         n = send(c.fd, c.lead + c.lead_at, c.lead_n - c.lead_at, MSG_DONTWAIT | MSG_NOSIGNAL)
         result = _sent(c, n)
@@ -218,7 +230,7 @@ cdef void _take_input(Consumer *c, const uint8_t *p, size_t n, uint64_t now) noe
             c.pong_n = c.parser.control_n
             c.pong_wanted = True
             if c.state == C_STREAMING and c.range.offset < c.range.end:
-                range_cut(&c.range)
+                _cut(c)
         elif event == CLIENT_CLOSE:
             if c.state == C_STREAMING:
                 _finish(c, END_CLIENT_CLOSED, c.parser.close_code, b"", NULL, 0, now + _error_us)
