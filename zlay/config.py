@@ -1,15 +1,15 @@
 """Every setting: name, type, default, meaning. One frozen dataclass, filled from the environment and from flags.
 
-Promises: a Config that exists is valid; a bad value raises ConfigError with the setting's name and what was expected;
-a flag wins over the environment. Field `relay_port` is the setting RELAY_PORT is the flag --relay-port.
-Immutable: any thread may read it.
+Promises: a Config that exists is valid; a bad value raises ConfigError, always of the form `NAME='value': expected ...`
+with the name that was used, that of the variable or the flag; a flag wins over the environment. Field `relay_port` is
+the setting RELAY_PORT is the flag --relay-port. Immutable: any thread may read it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ OWN_PREFIXES = (
     "RELAY_", "FRAME_", "RESOLVER_", "ZLAY_", "HOST_CREDIT", "HOST_READER",
     "FANOUT_", "LEAK_", "VALIDATOR_", "DID_CACHE_",
 )  # fmt: skip
+ALLOCATORS = ("glibc", "mimalloc", "jemalloc", "tcmalloc")  # that zlay.memory.allocator knows
 FOREIGN_NAMES = {  # names with one of our prefixes that are not settings of `zlay run`
     "ZLAY_PYTHON", "ZLAY_PGO", "ZLAY_FIXTURES", "ZLAY_NO_SKIP", "ZLAY_DEBUG", "ZLAY_SAN", "ZLAY_ONLY",
     "ZLAY_REEXECUTED", "ZLAY_RUNNING_TEST", "ZLAY_NPM", "ZLAY_ORACLE_PYTHON",
@@ -153,6 +154,13 @@ def _choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def _allocator(value: str) -> str:
+    name = value.strip() or "glibc"
+    if "/" not in name and name not in ALLOCATORS:
+        raise ValueError(f"one of {', '.join(ALLOCATORS)}, or a library's path")
+    return name
+
+
 def _retention_bytes(value: str) -> int | None:
     return None if value.strip().lower() == "auto" else _size(0, 1 << 60)(value)
 
@@ -225,7 +233,7 @@ class Config:
     frame_workers: int = _setting("0", _whole(0, 64), "threads that verify", "max(4, cores)")
     frame_pool_bytes: int = _setting("256MiB", _size(16 * MIB, 1 << 40), "memory for frames under way")
     host_credit_bytes: int = _setting("8MiB", _size(6 * MIB, 1 << 32), "of it, what one host may fill")
-    hold_seconds: float = _setting("30", _seconds(1, 3600), "wait for an unknown account's key")
+    hold_seconds: float = _setting("30", _seconds(1, 3600), "frames wait so long for a DID that alone has no answer")
     fanout_tick_ms: float | None = _setting("auto", _tick, "consumers are woken at most this often")
     frame_alloc: str = _setting("pool", _choice("pool", "malloc", "arena", "mmap"), "where frames live")
     host_reader: str = _setting("native", _choice("native", "wsproto"), "who cuts frames; wsproto = slow oracle")
@@ -237,7 +245,7 @@ class Config:
     log_format: str = _setting("text", _choice("text", "json"), "form of log lines")
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"), "least level shown")
     zlay_allocator: str = _setting(
-        "glibc", _text, "glibc, mimalloc, jemalloc, tcmalloc or a library's path (LD_PRELOAD)"
+        "glibc", _allocator, "glibc, mimalloc, jemalloc, tcmalloc or a library's path (LD_PRELOAD)"
     )
     malloc_trim_interval: float = _setting("0", _seconds(0, 86400), "seconds between malloc_trim(0); 0 = never")
     leak_trace: int = _setting("0", _whole(0, 100), "tracemalloc frames to keep; report at the end; 0 = off")
@@ -265,32 +273,40 @@ def _name(field_name: str) -> str:
     return field_name.upper()
 
 
-def _parse(name: str, value: str, meta: Mapping[str, Any]) -> Any:
-    try:
-        return meta["parse"](value)
-    except ValueError as exc:
-        shown = "..." if meta["secret"] else repr(value)  # a database's URL may hold a password
-        raise ConfigError(f"{name}={shown}: expected {exc}") from None
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A setting as it was given: the variable or flag, and its text."""
+
+    name: str
+    text: str
+    secret: bool
+
+    def error(self, expected: str) -> ConfigError:
+        """What to raise. The text of a secret is not told: a database's URL may hold a password."""
+        return ConfigError(f"{self.name}={'...' if self.secret else repr(self.text)}: expected {expected}")
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
     """What one setting alone cannot tell. Raises ConfigError."""
     if config.relay_port == config.relay_metrics_port != 0:
-        raise ConfigError(f"RELAY_PORT and RELAY_METRICS_PORT are both {config.relay_port}: they must differ")
-    if config.host_credit_bytes > config.frame_pool_bytes:
-        raise ConfigError(
-            f"HOST_CREDIT_BYTES is {config.host_credit_bytes}: expected at most FRAME_POOL_BYTES, "
-            f"{config.frame_pool_bytes}"
-        )
-    named = [("RELAY_HOSTS", host) for host in config.relay_hosts]
+        one, other = "relay_metrics_port", "RELAY_PORT"
+        if one not in given:
+            one, other = "relay_port", "RELAY_METRICS_PORT"
+        raise given[one].error(f"another port than that of {other}")
+    if config.host_credit_bytes > config.frame_pool_bytes:  # the default is under the pool's least size
+        raise given["host_credit_bytes"].error(f"at most FRAME_POOL_BYTES, {config.frame_pool_bytes}")
+    for host in config.relay_hosts:
+        _check_host("relay_hosts", host, f"host names, comma-separated; {host!r}", config, given)
     if config.upstream is not None:
-        named.append(("RELAY_UPSTREAM", config.upstream))
-    for setting, host in named:
-        try:
-            normalise_hostname(host, allow_private=config.relay_allow_private_hosts)
-        except HostRefused as exc:
-            hint = "" if config.relay_allow_private_hosts else " (RELAY_ALLOW_PRIVATE_HOSTS=1 allows more)"
-            raise ConfigError(f"{setting}: {host!r}: {exc}{hint}") from None
+        _check_host("relay_upstream", config.upstream, "a relay's host name, or none", config, given)
+
+
+def _check_host(setting: str, host: str, expected: str, config: Config, given: Mapping[str, _Given]) -> None:
+    try:
+        normalise_hostname(host, allow_private=config.relay_allow_private_hosts)
+    except HostRefused as exc:
+        hint = "" if config.relay_allow_private_hosts else " (RELAY_ALLOW_PRIVATE_HOSTS=1 allows more)"
+        raise given[setting].error(f"{expected}: {exc}{hint}") from None
 
 
 def from_environment(
@@ -301,16 +317,22 @@ def from_environment(
     Raises ConfigError.
     """
     values: dict[str, Any] = {}
+    given: dict[str, _Given] = {}
     for item in fields(Config):
-        assert item.default_factory is not MISSING
-        name = _name(item.name)
-        given = (flags or {}).get(item.name)
-        if given is not None:
-            values[item.name] = _parse("--" + item.name.replace("_", "-"), given, item.metadata)
+        name, secret = _name(item.name), item.metadata["secret"]
+        flag = (flags or {}).get(item.name)
+        if flag is not None:
+            given[item.name] = _Given("--" + item.name.replace("_", "-"), flag, secret)
         elif name in environment:
-            values[item.name] = _parse(name, environment[name], item.metadata)
+            given[item.name] = _Given(name, environment[name], secret)
+        else:
+            continue
+        try:
+            values[item.name] = item.metadata["parse"](given[item.name].text)
+        except ValueError as exc:
+            raise given[item.name].error(str(exc)) from None
     config = Config(**values)
-    _check_together(config)
+    _check_together(config, given)
     known = {_name(item.name) for item in fields(Config)} | FOREIGN_NAMES
     unknown = sorted(name for name in environment if name.startswith(OWN_PREFIXES) and name not in known)
     return config, [f"{name} is set, but zlay has no such setting" for name in unknown]

@@ -160,6 +160,7 @@ class Relay:
             plc_urls=config.relay_plc_url,
             threads=config.resolver_threads,
             next_resolve=self.link.next_resolve,
+            next_resolve_web=self.link.next_resolve_web,
             post_identity=self.link.post_identity,
             allow_private=private,
             keep_alive=config.resolver_keep_alive,

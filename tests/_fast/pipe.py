@@ -67,7 +67,15 @@ class Pipe:
     """
 
     def __init__(
-        self, folder: Path, *, hold_s: float = 30.0, entries: int = 1000, keys: int = 1000, workers: int = 1
+        self,
+        folder: Path,
+        *,
+        hold_s: float = 30.0,
+        retry_s: float = pipeline.RETRY_S,
+        unanswered_s: float = pipeline.UNANSWERED_S,
+        entries: int = 1000,
+        keys: int = 1000,
+        workers: int = 1,
     ) -> None:
         pool.init(64 * MIB)
         self.log = EventLog.open(folder)
@@ -79,7 +87,7 @@ class Pipe:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.feeds: dict[str, Feed] = {}
         self._before = verdicts.counts()
-        pipeline.start(workers, entries, keys, hold_s, self.log.appended_end)
+        pipeline.start(workers, entries, keys, hold_s, self.log.appended_end, retry_s, unanswered_s)
 
     def __enter__(self) -> Self:
         return self
@@ -118,9 +126,10 @@ class Pipe:
                 row = self.rows.get(did)
                 identity = row.identity if row is not None else None
                 pipeline.post_account(did, row, self.host_id(identity.pds) if identity else 0)
-        if "resolve" not in self.mute:
-            for did in self._take("resolve", requests.RESOLVE):
-                self.tell(did)
+        for kind, number in (("resolve", requests.RESOLVE), ("resolve_web", requests.WEB)):
+            if kind not in self.mute:
+                for did in self._take(kind, number):
+                    self.tell(did)
         if "status" not in self.mute:
             for did in self._take("status", requests.STATUS):
                 pipeline.post_status(did, self.statuses.get(did, -1))

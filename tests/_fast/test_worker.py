@@ -84,49 +84,6 @@ def test_a_hold_delays_nobody_else(pipe: Pipe, alice: Actor) -> None:
     assert [seq for _, seq in pipe.published()] == [1, 5, 2, 3, 4]
 
 
-def test_a_hold_expires(tmp_path: Path) -> None:
-    """A DID that does not answer while others do is given up after HOLD_SECONDS; its host's cursor goes on."""
-    with Pipe(tmp_path, hold_s=0.3) as pipe:
-        actor, feed = Actor("bob"), pipe.feed("a")
-        feed.send(actor.commit(1), actor.commit(2))
-        pipe.settle()
-        assert feed.dropped() == {"hold_expired": 2}
-        assert pipe.published() == []
-        pipe.identities[actor.did] = lambda: actor.identity("a")
-        feed.send(actor.commit(3))
-        pipe.until(lambda: len(pipe.published()) == 1, "the next frame asks anew")
-
-
-@pytest.mark.parametrize("part", ["directory", "store"])
-def test_the_hold_clock_stands_still_in_an_outage(tmp_path: Path, part: str) -> None:
-    """No hold expires while directory or database are down as a whole; questions go on, so their return is noticed."""
-    with Pipe(tmp_path, hold_s=0.3) as pipe:
-        actor, bob, feed = Actor("bob"), Actor("carol"), pipe.feed("a")
-        pipeline.set_outages(directory=part == "directory", store=part == "store", clock=False)
-        pipe.identities[actor.did] = lambda: Identity(actor.did, "failed", None, 0, b"", now_us(), "down", True)
-        feed.send(actor.commit(1))
-        pipe.until(lambda: pipe.asked["resolve", actor.did] >= 2, "another question during the outage")
-        assert feed.dropped() == {}
-        pipe.identities[actor.did] = lambda: actor.identity("a")
-        pipe.until(lambda: len(pipe.published()) == 1, "the event after the outage")
-        pipeline.set_outages(False, False, False)
-        feed.send(bob.commit(2))
-        pipe.settle()
-        assert feed.dropped() == {"hold_expired": 1}, "the clock runs again"
-
-
-def test_a_question_without_an_answer_is_put_again(pipe: Pipe) -> None:
-    """A failed look-up is asked again after a second, and the account's frames pass when it succeeds."""
-    actor, feed = Actor("bob"), pipe.feed("a")
-    pipe.identities[actor.did] = lambda: Identity(actor.did, "failed", None, 0, b"", now_us(), "time-out")
-    feed.send(actor.commit(1))
-    pipe.until(lambda: pipe.asked["resolve", actor.did] == 1)
-    pipe.identities[actor.did] = lambda: actor.identity("a")
-    pipe.settle()
-    assert pipe.asked["resolve", actor.did] == 2
-    assert len(pipe.published()) == 1
-
-
 def test_with_a_wrong_clock_nothing_is_judged(pipe: Pipe, alice: Actor) -> None:
     """While our own clock is wrong frames wait, queued and held ones alike; nothing is dropped for its sake."""
     bob, feed = Actor("bob"), pipe.feeds["a"]

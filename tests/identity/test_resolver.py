@@ -14,7 +14,7 @@ import pytest
 from tests.identity.test_document import K256_MULTIKEY, P256_MULTIKEY
 from tests.net.fake_http import FakeHttp, Request, reply, reply_json
 from tests.state.support import did
-from zlay.identity.directory import Asker, Directories
+from zlay.identity.directory import FAILURES_BEFORE_PAUSE, FIRST_PAUSE_S, Asker, Directories
 from zlay.identity.multibase import KEY_K256, KEY_P256
 from zlay.identity.resolver import Resolver
 from zlay.pipeline.types import Identity, ResolveRequest
@@ -62,22 +62,32 @@ class Worker:
 
     def __init__(self) -> None:
         self.requests: queue.Queue[ResolveRequest] = queue.Queue()
+        self.web_requests: queue.Queue[ResolveRequest] = queue.Queue()
         self.answers: queue.Queue[Identity] = queue.Queue()
 
     def next_resolve(self, timeout_s: float) -> ResolveRequest | None:
         """As the pipeline's."""
-        try:
-            return self.requests.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        return _next(self.requests, timeout_s)
+
+    def next_resolve_web(self, timeout_s: float) -> ResolveRequest | None:
+        """As the pipeline's."""
+        return _next(self.web_requests, timeout_s)
 
     def ask(self, who: str, *, force: bool = False) -> None:
         """Asks for a DID."""
-        self.requests.put(ResolveRequest(who, force))
+        requests = self.web_requests if who.startswith("did:web:") else self.requests
+        requests.put(ResolveRequest(who, force))
 
     def answer(self) -> Identity:
         """The next answer."""
         return self.answers.get(timeout=PATIENCE_S)
+
+
+def _next(requests: queue.Queue[ResolveRequest], timeout_s: float) -> ResolveRequest | None:
+    try:
+        return requests.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
 
 
 @pytest.fixture
@@ -102,6 +112,7 @@ def running(
         plc_urls=[server.url for server in servers],
         threads=threads,
         next_resolve=worker.next_resolve,
+        next_resolve_web=worker.next_resolve_web,
         post_identity=worker.answers.put,
         on_fault=on_fault,
         allow_private=True,
@@ -207,6 +218,52 @@ def test_retry_after_is_kept() -> None:
         assert resolve(did(1)).outcome == "failed"
         assert resolve(did(1)).outcome == "ok"
     assert times[1] - times[0] >= 0.9
+
+
+def test_who_is_told_to_come_later_says_nothing_of_the_did() -> None:
+    """An answer of "later", or no directory that may be asked in time, is not the DID's own failure."""
+
+    def answer(request: Request, connection: socket.socket) -> bytes:
+        return found(request, connection) if request.path == f"/{did(1)}" else reply(429, Retry_After="60")
+
+    with FakeHttp(answer) as plc, ask(plc) as resolve:
+        assert resolve(did(1)).outcome == "ok"
+        for _ in range(2):
+            later = resolve(did(2))
+            assert (later.outcome, later.systemic, later.postponed, later.is_own) == ("failed", False, True, False)
+        assert len(plc.requests) == 2
+    with FakeHttp(lambda *_: reply(500)) as broken, FakeHttp(answer) as plc, ask(plc, broken) as resolve:
+        assert resolve(did(1)).outcome == "ok"
+        assert resolve(did(2)).is_own, "one of them did answer"
+
+
+def test_one_thread_tries_a_directory_that_failed() -> None:
+    """A directory that fails is tried by one question at a time, and failures of one moment lengthen its pause once."""
+    directories = Directories(["http://a.test"])
+    url = directories.choose((), 0)
+    assert url is not None
+    soon = time.monotonic() + PATIENCE_S
+    for _ in range(FAILURES_BEFORE_PAUSE):
+        asked_s = time.monotonic()
+        for _ in range(16):
+            directories.note_failure(url, asked_s, None)
+    began = time.monotonic()
+    assert directories.choose((), soon) == url, "after a first, short pause"
+    assert time.monotonic() - began < 2 * FIRST_PAUSE_S
+    assert directories.choose((), time.monotonic() + 0.05) is None, "it is being tried"
+    got: queue.Queue[str | None] = queue.Queue()
+    waiting = [threading.Thread(target=lambda: got.put(directories.choose((), soon))) for _ in range(4)]
+    for thread in waiting:
+        thread.start()
+    directories.note_answer(url)
+    assert [got.get(timeout=PATIENCE_S) for _ in waiting] == [url] * 4
+    for _ in range(20):
+        directories.note_failure(url, time.monotonic(), None)
+    assert directories.choose((), time.monotonic() + 0.05) is None, "the pause is long by now"
+    directories.note_answer(url)  # of a question that was under way
+    assert directories.choose((), time.monotonic()) == url
+    directories.close()
+    assert directories.choose((), soon) is None
 
 
 def test_failure_of_everybody_is_systemic() -> None:
@@ -388,15 +445,34 @@ def test_outage_is_reported_and_over(store: SqliteStore) -> None:
 
 
 def test_no_threads_no_resolution(store: SqliteStore) -> None:
-    """RESOLVER_THREADS=0 starts nothing."""
+    """RESOLVER_THREADS=0 asks nobody: every request is answered by a failure of its own."""
+    worker = Worker()
+    with FakeHttp(found) as plc, running(store, worker, plc, threads=0) as resolver:
+        for who in (did(1), "did:web:a.test"):
+            worker.ask(who)
+            answer = worker.answer()
+            assert (answer.did, answer.outcome, answer.is_own) == (who, "failed", True)
+        assert resolver.fault is None
+        assert not plc.requests
+
+
+def test_a_fault_of_ours_is_an_answer_too(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a question breaks the thread that asks it the worker gets a failure, and the fault is not hidden."""
+    worker = Worker()
     with FakeHttp(found) as plc:
+        monkeypatch.setattr(Asker, "resolve", lambda *_: 1 // 0)
         resolver = Resolver(
             store,
             plc_urls=[plc.url],
-            threads=0,
-            next_resolve=Worker().next_resolve,
-            post_identity=print,
+            threads=1,
+            next_resolve=worker.next_resolve,
+            next_resolve_web=worker.next_resolve_web,
+            post_identity=worker.answers.put,
             allow_private=True,
         )
-        assert resolver.threads() == []
-        resolver.stop()
+        worker.ask(did(1))
+        with pytest.raises(ZeroDivisionError):
+            resolver.threads()[0][1]()
+        answer = worker.answer()
+        assert (answer.did, answer.outcome, answer.is_own) == (did(1), "failed", True)
+        assert resolver.statistics()["in_flight"] == 0

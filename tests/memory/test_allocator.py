@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.relay import RelayProcess, request
 from tests.fixtures import ROOT
+from zlay.config import ALLOCATORS, from_environment
 from zlay.errors import ConfigError, StartError
 from zlay.memory import allocator
 
@@ -81,11 +82,11 @@ def test_a_relay_on_another_allocator(name: str, tmp_path: Path) -> None:
 
 def test_glibc_is_no_other_process() -> None:
     """The default starts nothing anew, and says what it runs on."""
-    for name in ("glibc", ""):
-        done = run(name)
-        assert done.stdout.count("start") == 1
-        assert " glibc " in done.stdout
-        assert "name=glibc" in done.stderr
+    done = run("glibc")
+    assert done.stdout.count("start") == 1
+    assert " glibc " in done.stdout
+    assert "name=glibc" in done.stderr
+    assert from_environment({"ZLAY_ALLOCATOR": ""})[0].zlay_allocator == "glibc"
 
 
 def test_what_the_caller_has_preloaded_is_told() -> None:
@@ -137,8 +138,9 @@ def test_what_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         allocator.ensure(str(tmp_path / "none.so"))
     with pytest.raises(StartError, match="no such file"):
         allocator.ensure(f"{tmp_path}/")
-    with pytest.raises(ConfigError, match="expected glibc, mimalloc, jemalloc, tcmalloc"):
-        allocator.ensure("dlmalloc")
+    with pytest.raises(ConfigError, match="expected one of glibc, mimalloc, jemalloc, tcmalloc, or a library's path"):
+        from_environment({"ZLAY_ALLOCATOR": "dlmalloc"})
+    assert ("glibc", *allocator.PACKAGES) == ALLOCATORS
     monkeypatch.setattr(allocator, "_FOLDERS", ())
     monkeypatch.setitem(allocator.PACKAGES, "jemalloc", ("libzlaynothing.so.2", "libjemalloc2"))
     with pytest.raises(StartError, match="apt-get install libjemalloc2"):

@@ -60,7 +60,7 @@ BAD = [
     ({"RELAY_PORT": "tcp://10.0.0.1:3000"}, ["RELAY_PORT", "tcp://10.0.0.1:3000", "Kubernetes", "enableServiceLinks"]),
     ({"RELAY_PORT": "70000"}, ["RELAY_PORT", "70000", "0 to 65535"]),
     ({"RELAY_METRICS_PORT": "tcp://10.0.0.1:3001"}, ["RELAY_METRICS_PORT", "Kubernetes"]),
-    ({"RELAY_PORT": "3005", "RELAY_METRICS_PORT": "3005"}, ["RELAY_PORT and RELAY_METRICS_PORT are both 3005"]),
+    ({"RELAY_PORT": "3005", "RELAY_METRICS_PORT": "3005"}, ["RELAY_METRICS_PORT", "RELAY_PORT"]),
     ({"HOLD_SECONDS": "x"}, ["HOLD_SECONDS", "'x'", "seconds from 1 to 3600"]),
     ({"HOLD_SECONDS": "nan"}, ["HOLD_SECONDS", "'nan'", "seconds from 1 to 3600"]),
     ({"RELAY_BIND": "localhost"}, ["RELAY_BIND", "IP address"]),
@@ -80,6 +80,11 @@ BAD = [
     ({"LOG_LEVEL": "loud"}, ["LOG_LEVEL", "debug, info, warning, error"]),
     ({"DATABASE_URL": "mysql://x"}, ["DATABASE_URL", "sqlite:PATH"]),
     ({"ZLAY_ALLOCATOR": "tinymalloc"}, ["ZLAY_ALLOCATOR", "tinymalloc", "jemalloc"]),
+    ({"RELAY_HOSTS": "pds.example.com,bad name"}, ["host names, comma-separated", "'bad name'"]),
+    ({"RELAY_HOSTS": "localhost:2583"}, ["RELAY_ALLOW_PRIVATE_HOSTS=1"]),
+    ({"RELAY_UPSTREAM": "bsky network"}, ["a relay's host name, or none"]),
+    ({"RELAY_UPSTREAM": "10.0.0.1"}, ["public DNS name", "RELAY_ALLOW_PRIVATE_HOSTS=1"]),
+    ({"RELAY_UPSTREAM": "localhost"}, ["public DNS name", "RELAY_ALLOW_PRIVATE_HOSTS=1"]),
 ]
 
 
@@ -104,7 +109,9 @@ def test_a_bad_setting_is_told_in_one_line(settings: dict[str, str], words: list
     ended = zlay("run", env={"RELAY_DATA_DIR": str(tmp_path / "data"), **settings}, cwd=tmp_path)
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("zlay: ")
+    name = list(settings)[-1]
+    shown = "..." if name == "DATABASE_URL" else repr(settings[name])
+    assert ended.stderr.startswith(f"zlay: {name}={shown}: expected ")
     for word in words:
         assert word in ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -49,6 +49,12 @@ def test_requests_come_out_in_their_terms(link: Link) -> None:
     requests.put(requests.REFRESH, did(2))
     assert link.next_resolve(WAIT_S) == ResolveRequest(did(1), force=False)
     assert link.next_resolve(WAIT_S) == ResolveRequest(did(2), force=True)
+    for kind in (requests.RESOLVE, requests.REFRESH, requests.RENEW):
+        requests.put(kind, "did:web:a.test")
+    assert link.next_resolve(0) is None
+    assert [link.next_resolve_web(WAIT_S) for _ in range(3)] == [
+        ResolveRequest("did:web:a.test", force=force) for force in (False, True, True)
+    ]
     requests.put(requests.RECHECK, did(3))
     assert link.next_recheck(WAIT_S) == did(3)
     requests.put(requests.STATUS, did(4), 7)

@@ -29,7 +29,7 @@ cdef enum IdentityState:   # what the directory said last
     ID_NO_KEY
     ID_NO_PDS
 
-cdef struct Hold           # worker.pxd
+cdef struct Hold           # holds.pxd
 
 cdef struct Account:       # 160 bytes; lives in Table.entries, found by index, never moved
     uint64_t hash          # keyed DID hash; 0 = free entry

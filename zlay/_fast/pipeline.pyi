@@ -1,6 +1,17 @@
 from zlay.pipeline.types import AccountDelta, AccountRow, Identity
 
-def start(workers: int, entries: int, keys: int, hold_s: float, applied_seq: int) -> None: ...
+RETRY_S: float
+UNANSWERED_S: float
+
+def start(
+    workers: int,
+    entries: int,
+    keys: int,
+    hold_s: float,
+    applied_seq: int,
+    retry_s: float = ...,
+    unanswered_s: float = ...,
+) -> None: ...
 def drain(timeout_s: float) -> bool: ...
 def stop() -> None: ...
 def close() -> None: ...

@@ -22,7 +22,7 @@ from zlay._fast.reader cimport reader_set_sink
 from zlay._fast.syntax cimport tid_parse
 from zlay._fast.worker cimport (
     M_ACCOUNT, M_COLLECT, M_IDENTITY, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied, set_down,
-    set_hold_time, worker_abandon, worker_free, worker_init, worker_start,
+    set_hold_times, worker_abandon, worker_free, worker_init, worker_start,
 )
 
 from zlay._fast import requests
@@ -37,10 +37,18 @@ cdef uint32_t _count = 0
 cdef bint _running = False
 
 
-def start(uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint64_t applied_seq):
+RETRY_S = 1.0                  # a question without a conclusive answer is put again after this
+UNANSWERED_S = 20.0            # ... and one without any answer: who took it has failed, for a look-up may take 12 s
+
+
+def start(
+    uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint64_t applied_seq,
+    double retry_s=RETRY_S, double unanswered_s=UNANSWERED_S,
+):
     """Starts `workers` threads that share `entries` account entries and `keys` parsed keys between them.
 
-    `applied_seq`: events up to it are in SQL. The log must be open. Raises MemoryError, OSError, ValueError.
+    `hold_s`: how long frames wait for a DID that nobody knows. `applied_seq`: events up to it are in SQL. The log must
+    be open. Raises MemoryError, OSError, ValueError.
     """
     global _count, _running
     cdef uint32_t i
@@ -50,7 +58,7 @@ def start(uint32_t workers, uint64_t entries, uint64_t keys, double hold_s, uint
     if not 0 < workers <= MAX_WORKERS:
         raise ValueError(f"workers: 1 to {MAX_WORKERS}")
     set_worker_count(workers)
-    set_hold_time(<uint64_t>(hold_s * 1e6))
+    set_hold_times(<uint64_t>(hold_s * 1e6), <uint64_t>(retry_s * 1e6), <uint64_t>(unanswered_s * 1e6))
     set_applied(applied_seq)
     set_down(False, False, False)
     reader_set_sink(pipeline_submit, log_synced_end, did_hash)
@@ -157,6 +165,7 @@ cdef int _fill_identity(Message_ *m, object identity, uint32_t host_id) except -
     """An Identity in the message's terms. A key that does not parse is no key (R_NO_KEY)."""
     cdef bytes key = identity.key
     m.identity_us = <uint64_t>identity.resolved_us
+    m.own_failure = identity.outcome == "failed" and identity.is_own
     if identity.outcome == "not_found":
         m.outcome = ID_NOT_FOUND
     elif identity.outcome == "tombstoned":
@@ -327,8 +336,8 @@ def stats():
             "queued": zl_load64(&w.inlet.queued),
             "queued_bytes": zl_load64(&w.inlet.queued_bytes),
             "judged": zl_load64_relaxed(&w.judged),
-            "held": zl_load64_relaxed(&w.held),
-            "held_bytes": zl_load64_relaxed(&w.held_bytes),
+            "held": zl_load64_relaxed(&w.holds.frames),
+            "held_bytes": zl_load64_relaxed(&w.holds.bytes),
             "chain_breaks": zl_load64_relaxed(&w.chain_breaks),
             "inversions": zl_load64_relaxed(&w.inversions),
             "refreshes": zl_load64_relaxed(&w.refreshes),

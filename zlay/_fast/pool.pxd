@@ -18,7 +18,7 @@ cdef struct Frame:               # one complete message; owner = the thread or l
     uint64_t upstream_seq
     uint64_t recv_us             # CLOCK_REALTIME when the message was complete
     uint64_t did_hash            # keyed hash of the DID; chooses worker and is written to the log's index
-    uint64_t held_since_us       # CLOCK_MONOTONIC; 0 = never held
+    uint64_t held_since_us       # hold clock (holds.pxd); 0 = never held
     uint8_t retried              # bit set: which refreshes this frame has already caused
     uint8_t size_class           # pool's own
     uint32_t block               # pool's own

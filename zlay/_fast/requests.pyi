@@ -5,6 +5,7 @@ STATUS: int
 RESYNC: int
 REFRESH: int
 RENEW: int
+WEB: int
 
 def take(kind: int, most: int, timeout_s: float) -> list[tuple[str, int, bool]]: ...
 def put(kind: int, did: str, host_id: int = 0) -> bool: ...

@@ -3,17 +3,19 @@
 Promises: putting is short (one mutex per kind, held for a pointer's change) and wakes one waiting thread; taking blocks
 without holding the interpreter. What frames wait for is taken before what nobody waits for. Nodes are reused, so a busy
 system allocates none.
-Bounds: of what frames wait for (loads, resolutions, status checks) a worker asks once per account and UNANSWERED_US
-(worker.pyx), and those frames lie within their hosts' credit; of the rest MAX_IDLE lie on a list, more are refused.
+Bounds: what frames wait for (loads, resolutions, status checks) lies here once per account, and those frames lie within
+their hosts' credit; of the rest MAX_IDLE lie on a list, more are refused.
 Any thread puts and takes. Nobody holds two of these mutexes.
 """
 
 from libc.limits cimport INT_MAX
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from zlay._fast.accounts cimport MAX_DID
-from zlay._fast.includes.atomics cimport zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_monotonic_us, zl_store32
+from zlay._fast.includes.atomics cimport (
+    zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_store32, zl_store64,
+)
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
 from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc
 
@@ -45,10 +47,18 @@ cdef struct RequestList:
     Request *spare             # nodes to reuse
     uint32_t spares
     uint64_t asked             # ever
+    uint64_t urgent_put        # ever
+    uint64_t urgent_taken      # ever; atomic: workers read it without the mutex
     uint64_t refused           # ever: MAX_IDLE lay there
 
 
 cdef RequestList _lists[REQUEST_KINDS]
+
+
+cdef inline int _list_of(int kind, const uint8_t *did, uint32_t n) noexcept nogil:
+    if kind != REQUEST_RESOLVE and kind < REQUEST_KINDS:
+        return kind
+    return REQUEST_WEB if n > 8 and memcmp(did, b"did:web:", 8) == 0 else REQUEST_RESOLVE
 
 
 cdef inline bint _is_idle(int kind) noexcept nogil:
@@ -75,8 +85,9 @@ cdef void _give_back(RequestList *q, Request *r) noexcept nogil:
     q.spares += 1
 
 
-cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id) noexcept nogil:
-    cdef RequestList *q = &_lists[kind if kind < REQUEST_KINDS else REQUEST_RESOLVE]
+cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id, Ticket *ticket) noexcept nogil:
+    cdef int which = _list_of(kind, did, n)
+    cdef RequestList *q = &_lists[which]
     cdef Fifo *fifo = &q.idle if _is_idle(kind) else &q.urgent
     cdef Request *r
     if n > MAX_DID:
@@ -102,10 +113,19 @@ cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id)
     fifo.last = r
     fifo.n += 1
     q.asked += 1
+    if fifo == &q.urgent:
+        q.urgent_put += 1
+        if ticket != NULL:
+            ticket.list = <uint8_t>which
+            ticket.number = q.urgent_put
     zl_unlock(&q.mutex)
     zl_add32(&q.bell, 1)
     zl_futex_wake(&q.bell, 1)
     return 0
+
+
+cdef bint request_is_taken(const Ticket *t) noexcept nogil:
+    return zl_load64(&_lists[t.list].urgent_taken) >= t.number
 
 
 cdef Request *_pop(RequestList *q) noexcept nogil:
@@ -117,6 +137,8 @@ cdef Request *_pop(RequestList *q) noexcept nogil:
         fifo.n -= 1
         if fifo.first == NULL:
             fifo.last = NULL
+        if fifo == &q.urgent:
+            zl_store64(&q.urgent_taken, q.urgent_taken + 1)
     return r
 
 
@@ -168,6 +190,7 @@ RESOLVE = REQUEST_RESOLVE
 RECHECK = REQUEST_RECHECK
 STATUS = REQUEST_STATUS
 RESYNC = REQUEST_RESYNC
+WEB = REQUEST_WEB
 REFRESH = REQUEST_REFRESH
 RENEW = REQUEST_RENEW
 
@@ -202,14 +225,14 @@ def take(int kind, int most, double timeout_s):
 def put(int kind, str did, uint32_t host_id=0):
     """Asks as a worker does, `kind` as in requests.pxd. Any thread. False when it was refused or memory is out."""
     cdef bytes raw = did.encode("ascii")
-    return request_put(kind, raw, <uint32_t>len(raw), host_id) == 0
+    return request_put(kind, raw, <uint32_t>len(raw), host_id, NULL) == 0
 
 
 def waiting():
     """Requests waiting and asked so far, by kind. Any thread."""
     cdef int k
     out = {}
-    for k, name in enumerate(("load", "resolve", "recheck", "status", "resync")):
+    for k, name in enumerate(("load", "resolve", "recheck", "status", "resync", "resolve_web")):
         out[name] = (_lists[k].urgent.n + _lists[k].idle.n, _lists[k].asked)
     return out
 

@@ -2,22 +2,13 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from zlay._fast.accounts cimport Account, Hold, Table
+from zlay._fast.accounts cimport Table
 from zlay._fast.crypto cimport KeyCache, SigningKey
 from zlay._fast.dirty cimport DirtyRows
+from zlay._fast.holds cimport Holds
 from zlay._fast.includes.threads cimport pthread_t
-from zlay._fast.pool cimport Frame
 from zlay._fast.queue cimport Inlet, Node
 from zlay._fast.scratch cimport Scratch
-
-cdef struct Hold:              # frames of one DID that wait; owned by the worker; reused through a free list
-    Frame *first
-    Frame *last
-    Account *account
-    Hold *newer                # list of all holds, oldest first
-    Hold *older
-    uint64_t retry_us          # monotonic: not run again before, unless an answer comes
-    uint64_t asked_us          # hold clock: when the question that it waits for was put
 
 cdef struct Worker:
     uint32_t index
@@ -28,16 +19,10 @@ cdef struct Worker:
     Table table
     Scratch scratch
     KeyCache keys
-    Hold *oldest_hold
-    Hold *newest_hold
-    Hold *spare_holds
-    uint64_t hold_clock_us     # runs only while directory and database answer (design 5); never 0
-    uint64_t ticked_us         # monotonic time of the last tick
+    Holds holds
     uint64_t now_us            # realtime, taken once per batch
     # Counters: this thread writes, any thread reads
     uint64_t judged
-    uint64_t held              # frames held now
-    uint64_t held_bytes
     uint64_t chain_breaks
     uint64_t inversions        # ops undone by verification (R9)
     uint64_t refreshes         # forced resolutions asked for
@@ -57,6 +42,7 @@ cdef struct Message_:          # one message to a worker; zl_malloc'd by the sen
     uint8_t kind
     # M_IDENTITY, M_ACCOUNT: IdentityState (ID_UNKNOWN: nothing conclusive); M_STATUS: 1 = answered; M_RESYNC: 1 = whole
     uint8_t outcome
+    uint8_t own_failure        # M_IDENTITY, ID_UNKNOWN: others were answered, this DID was not
     uint8_t upstream_status
     uint8_t local_status
     uint8_t known              # M_ACCOUNT: SQL has a row of the account
@@ -77,7 +63,9 @@ cdef struct Message_:          # one message to a worker; zl_malloc'd by the sen
 cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys) noexcept nogil
 cdef int worker_start(Worker *w) noexcept nogil
 cdef void worker_free(Worker *w) noexcept nogil
-cdef void set_hold_time(uint64_t hold_us) noexcept nogil
+# hold: how long frames wait for a DID that nobody knows. retry: after a failure the question is put again. unanswered:
+# put again, too, for who took it may have failed
+cdef void set_hold_times(uint64_t hold_us, uint64_t retry_us, uint64_t unanswered_us) noexcept nogil
 cdef void set_down(bint directory, bint store, bint clock) noexcept nogil
 cdef void set_applied(uint64_t seq) noexcept nogil
 cdef uint64_t applied() noexcept nogil

@@ -14,11 +14,14 @@ from libc.string cimport memcpy, memset
 
 from zlay._fast.accounts cimport (
     A_ASKING_STATUS, A_BROKEN_AGAIN, A_DESYNCHRONIZED, A_ELSEWHERE, A_KNOWN, A_LOADED, A_LOADING, A_RENEWING,
-    A_RESOLVING, A_RESYNCING, A_STALE, ID_NO_KEY, ID_OK, ID_UNKNOWN, Account, account_did, account_find,
+    A_RESOLVING, A_RESYNCING, A_STALE, ID_NO_KEY, ID_OK, ID_UNKNOWN, Account, Hold, account_did, account_find,
     account_identity_us, account_insert, account_set_key, account_stale_us, account_touch_dirty, table_free, table_init,
 )
 from zlay._fast.crypto cimport key_cache_free, key_cache_init
 from zlay._fast.dirty cimport DirtyRows, dirty_collect
+from zlay._fast.holds cimport (
+    hold_append, hold_end, hold_is_over, hold_is_unanswered, hold_next, hold_of, holds_free, holds_init, holds_tick,
+)
 from zlay._fast.host cimport Host, host_drop_slot, host_give_credit, host_give_share
 from zlay._fast.includes.atomics cimport (
     zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us, zl_store32,
@@ -27,12 +30,12 @@ from zlay._fast.includes.atomics cimport (
 from zlay._fast.includes.threads cimport zl_thread_start
 from zlay._fast.judge cimport Judgement, judge_event, judge_message
 from zlay._fast.log cimport LogEvent, log_append
-from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc
+from zlay._fast.mem cimport zl_free
 from zlay._fast.pool cimport Frame, pool_give
 from zlay._fast.queue cimport Node, inlet, inlet_take, inlet_wait
 from zlay._fast.requests cimport (
     REQUEST_LOAD, REQUEST_RECHECK, REQUEST_REFRESH, REQUEST_RENEW, REQUEST_RESOLVE, REQUEST_RESYNC, REQUEST_STATUS,
-    request_put,
+    Ticket, request_put,
 )
 from zlay._fast.scratch cimport scratch_free, scratch_init, scratch_reset
 from zlay._fast.verdicts cimport (
@@ -46,24 +49,25 @@ cdef enum:
     BATCH = 64                    # frames between two looks at the inbox
     TICK_MS = 100                 # holds are looked at this often
     STALL_MS = 10                 # between two looks for room in the account table
-    RETRY_US = 1000000            # a question without a conclusive answer is put again after this
-    UNANSWERED_US = 10000000      # ... and one without any answer after this: who took it may have failed
-    MOST_TICK_US = 1000000        # the hold clock makes no longer steps: what we slept through is nobody's fault
     WAITING = A_LOADING | A_RESOLVING | A_ASKING_STATUS
 
 
 # Set before the workers start, or atomically later.
 cdef uint64_t _hold_us = 30000000
+cdef uint64_t _retry_us = 1000000
+cdef uint64_t _unanswered_us = 20000000
 cdef uint64_t _applied = 0        # atomic: events up to here are in SQL
 cdef uint32_t _directory_down = 0  # atomic flags: the hold clock stands still
 cdef uint32_t _store_down = 0
 cdef uint32_t _clock_wrong = 0    # atomic flag: our own clock is off, nothing is judged
 
 
-cdef void set_hold_time(uint64_t hold_us) noexcept nogil:
+cdef void set_hold_times(uint64_t hold_us, uint64_t retry_us, uint64_t unanswered_us) noexcept nogil:
     """Before the workers start."""
-    global _hold_us
+    global _hold_us, _retry_us, _unanswered_us
     _hold_us = hold_us
+    _retry_us = retry_us
+    _unanswered_us = unanswered_us
 
 
 cdef void set_down(bint directory, bint store, bint clock) noexcept nogil:
@@ -144,22 +148,22 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     if j.refresh_after:
         a.flags |= A_STALE        # asked for at the next commit at the latest
     if j.may_ask:
-        _ask(w, a, REQUEST_RENEW, A_RENEWING)
+        _ask(w, a, REQUEST_RENEW, A_RENEWING, NULL)
         if j.refresh_after:
-            _ask(w, a, REQUEST_RECHECK, 0)
+            _ask(w, a, REQUEST_RECHECK, 0, NULL)
     pool_give(f)                  # its credit comes back when the event is synced
 
 
 # --- asking ---
 
-cdef void _ask(Worker *w, Account *a, int kind, int flag) noexcept nogil:
+cdef void _ask(Worker *w, Account *a, int kind, int flag, Ticket *ticket) noexcept nogil:
     """Puts a question to a Python thread, unless the same one is open."""
     cdef uint8_t did[261]
     cdef uint32_t n
     if flag and a.flags & flag:
         return
     n = account_did(a, did)
-    if request_put(kind, did, n, a.host_id) == 0:
+    if request_put(kind, did, n, a.host_id, ticket) == 0:
         a.flags |= <uint16_t>flag
         if kind == REQUEST_REFRESH or kind == REQUEST_RENEW:
             zl_bump64(&w.refreshes, 1)
@@ -170,143 +174,96 @@ cdef void _desynchronize(Worker *w, Account *a) noexcept nogil:
     if a.flags & A_RESYNCING:
         a.flags |= A_BROKEN_AGAIN     # the answer to come may know nothing of this one
     account_touch_dirty(&w.table, a)
-    _ask(w, a, REQUEST_RESYNC, A_RESYNCING)
+    _ask(w, a, REQUEST_RESYNC, A_RESYNCING, NULL)
 
 
 cdef void _ask_for(Worker *w, Account *a, int reason, bint force) noexcept nogil:
-    """The question that a hold's reason calls for."""
+    """The question that the reason of the account's hold calls for."""
+    cdef int kind
     if reason == R_HOLD_ACCOUNT:
-        _ask(w, a, REQUEST_LOAD, A_LOADING)
+        _ask(w, a, REQUEST_LOAD, A_LOADING, &a.hold.ticket)
     elif reason == R_HOLD_IDENTITY:
-        _ask(w, a, REQUEST_REFRESH if force or a.flags & A_STALE else REQUEST_RESOLVE, A_RESOLVING)
+        kind = REQUEST_REFRESH if force or a.flags & A_STALE else REQUEST_RESOLVE
+        _ask(w, a, kind, A_RESOLVING, &a.hold.ticket)
     elif reason == R_HOLD_STATUS:
-        _ask(w, a, REQUEST_STATUS, A_ASKING_STATUS)
+        _ask(w, a, REQUEST_STATUS, A_ASKING_STATUS, &a.hold.ticket)
 
 
 # --- holds ---
 
-cdef void _append_held(Worker *w, Hold *h, Frame *f) noexcept nogil:
-    f.next = NULL
-    if f.held_since_us == 0:
-        f.held_since_us = w.hold_clock_us
-    if h.last != NULL:
-        h.last.next = f
-    else:
-        h.first = f
-    h.last = f
-    zl_bump64(&w.held, 1)
-    zl_bump64(&w.held_bytes, f.cost)
-
-
 cdef void _hold(Worker *w, Account *a, Frame *f, int reason, bint force, bint wait) noexcept nogil:
     """Puts the frame behind what its account already waits with, or begins a hold; asks what has to be asked.
 
-    `force` asks the directory itself; `wait` asks nothing now: the frame runs again after RETRY_US.
+    `force` asks the directory itself; `wait` asks nothing now: the frame runs again after a while.
     """
-    cdef Hold *h = a.hold
-    if h == NULL:
-        h = w.spare_holds
-        if h != NULL:
-            w.spare_holds = h.newer
-        else:
-            h = <Hold *>zl_malloc(MEM_QUEUE, sizeof(Hold))
-            if h == NULL:         # no memory to wait with; an open slot would hold the host's cursor for good
-                _drop(w, f, R_WORK_LIMIT)
-                return
-        memset(h, 0, sizeof(Hold))
-        h.account = a
-        h.older = w.newest_hold
-        if w.newest_hold != NULL:
-            w.newest_hold.newer = h
-        else:
-            w.oldest_hold = h
-        w.newest_hold = h
-        a.hold = h
+    cdef Hold *h = hold_of(&w.holds, a)
+    if h == NULL:                 # no memory to wait with; an open slot would hold the host's cursor for good
+        _drop(w, f, R_WORK_LIMIT)
+        return
     if f.held_since_us == 0 or reason != R_HOLD_BEHIND:
         count_verdict(V_HOLD, reason)
-    _append_held(w, h, f)
+    hold_append(&w.holds, h, f)
     if reason != R_HOLD_BEHIND:
-        h.asked_us = w.hold_clock_us
-        h.retry_us = zl_monotonic_us() + RETRY_US
+        h.asked_us = w.holds.clock_us
+        h.retry_us = zl_monotonic_us() + _retry_us
         if not wait:
             _ask_for(w, a, reason, force)
 
 
-cdef Frame *_end_hold(Worker *w, Hold *h) noexcept nogil:
-    """Takes the hold off its account and off the list; its frames, oldest first, are the caller's."""
-    cdef Frame *frames = h.first
-    if h.older != NULL:
-        h.older.newer = h.newer
-    else:
-        w.oldest_hold = h.newer
-    if h.newer != NULL:
-        h.newer.older = h.older
-    else:
-        w.newest_hold = h.older
-    h.account.hold = NULL
-    h.newer = w.spare_holds
-    w.spare_holds = h
-    return frames
-
-
-cdef Frame *_next_held(Worker *w, Frame **frames) noexcept nogil:
-    cdef Frame *f = frames[0]
-    frames[0] = f.next
-    f.next = NULL
-    zl_bump64(&w.held, <uint64_t>-1)
-    zl_bump64(&w.held_bytes, -<uint64_t>f.cost)
-    return f
-
-
 cdef void _resume(Worker *w, Account *a) noexcept nogil:
     """Runs what the account waits with again, in order; what must wait on begins a new hold, the rest is put behind."""
+    cdef uint64_t failing_us
     if a.hold == NULL:
         return
     if zl_load32(&_clock_wrong):  # nothing is judged now; the first tick after that runs it
         a.hold.retry_us = 0
         return
-    _run_held(w, _end_hold(w, a.hold))
+    failing_us = a.hold.failing_us
+    _run_held(w, hold_end(&w.holds, a.hold))
+    if a.hold != NULL:
+        a.hold.failing_us = failing_us
 
 
 cdef void _run_held(Worker *w, Frame *frames) noexcept nogil:
     while frames != NULL:
-        _run(w, _next_held(w, &frames))
+        _run(w, hold_next(&w.holds, &frames))
 
 
-cdef void _expire(Worker *w, Hold *h) noexcept nogil:
-    """Drops the frames that have waited too long; what is younger runs again, and asks anew."""
+cdef void _note_failure(Worker *w, Hold *h) noexcept nogil:
+    """Its DID got no answer though others did: what has waited too long since that was first so is dropped.
+
+    What is younger runs again, and asks anew.
+    """
     cdef Account *a = h.account
-    cdef Frame *frames = _end_hold(w, h)
-    cdef Frame *f
-    cdef bint dropped = False
-    a.flags &= ~<uint16_t>WAITING
-    while frames != NULL and w.hold_clock_us - frames.held_since_us > _hold_us:
-        f = _next_held(w, &frames)
-        _drop(w, f, R_HOLD_EXPIRED)
-        dropped = True
-    if dropped and a.flags & A_KNOWN:
+    cdef uint64_t failing_us = h.failing_us
+    cdef Frame *frames
+    if failing_us == 0:
+        h.failing_us = w.holds.clock_us
+        return
+    if not hold_is_over(&w.holds, failing_us, h.first, _hold_us) or zl_load32(&_clock_wrong):
+        return
+    frames = hold_end(&w.holds, h)
+    while frames != NULL and hold_is_over(&w.holds, failing_us, frames, _hold_us):
+        _drop(w, hold_next(&w.holds, &frames), R_HOLD_EXPIRED)
+    if a.flags & A_KNOWN:
         _desynchronize(w, a)
     _run_held(w, frames)
 
 
 cdef void _tick(Worker *w) noexcept nogil:
-    """Moves the hold clock, lets old holds expire, puts unanswered questions again."""
+    """Moves the hold clock, puts questions again that nobody has answered, or not conclusively."""
     cdef uint64_t now = zl_monotonic_us()
     cdef Hold *h
     cdef Hold *after
-    cdef Hold *last = w.newest_hold
+    cdef Hold *last = w.holds.newest
     cdef Account *a
     cdef bint clock_wrong = zl_load32(&_clock_wrong)
-    if not (zl_load32(&_directory_down) or zl_load32(&_store_down) or clock_wrong):
-        w.hold_clock_us += min(now - w.ticked_us, <uint64_t>MOST_TICK_US)
-    w.ticked_us = now
-    h = NULL if clock_wrong else w.oldest_hold
+    holds_tick(&w.holds, now, not (zl_load32(&_directory_down) or zl_load32(&_store_down) or clock_wrong))
+    h = NULL if clock_wrong else w.holds.oldest
     while h != NULL:
         after = h.newer if h != last else NULL    # holds begun by this very walk wait for the next one
         a = h.account
-        if w.hold_clock_us - h.first.held_since_us > _hold_us:
-            _expire(w, h)
-        elif now >= h.retry_us and (not a.flags & WAITING or w.hold_clock_us >= h.asked_us + UNANSWERED_US):
+        if now >= h.retry_us and (not a.flags & WAITING or hold_is_unanswered(&w.holds, h, _unanswered_us)):
             a.flags &= ~<uint16_t>WAITING
             _resume(w, a)
         h = after
@@ -332,7 +289,7 @@ cdef Account *_account(Worker *w, Frame *f, bint *stalled) noexcept nogil:
             stalled[0] = True
             inlet_wait(w.inlet, STALL_MS, False)
             w.now_us = zl_realtime_us()
-            w.ticked_us = zl_monotonic_us()   # holds do not grow old meanwhile
+            w.holds.ticked_us = zl_monotonic_us()   # holds do not grow old meanwhile
             _messages(w, False)
             a = account_find(&w.table, f.did_hash, did, f.did_n)
     return a
@@ -440,23 +397,30 @@ cdef void _on_account(Worker *w, Account *a, const Message_ *m) noexcept nogil:
 
 cdef void _on_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
     """The directory's answer, or that it gave none. Runs what waits, or lets it wait for another question."""
+    cdef bint waited = a.flags & A_RESOLVING
     a.flags &= ~<uint16_t>(A_RESOLVING | A_RENEWING)
     if m.outcome != ID_UNKNOWN:
         _take_identity(w, a, m)
         # Asked before the #identity came, it may be what that has changed. (Later than now: the clock was set back.)
-        if m.identity_us + 1000 > account_stale_us(a) or account_stale_us(a) > w.now_us + RETRY_US:
+        if m.identity_us + 1000 > account_stale_us(a) or account_stale_us(a) > w.now_us + _retry_us:
             a.flags &= ~<uint16_t>A_STALE
-    if m.outcome != ID_UNKNOWN and not a.flags & A_STALE:
-        _resume(w, a)
-    elif a.hold != NULL:          # the tick asks again after a while, until the hold is over
-        a.hold.retry_us = zl_monotonic_us() + RETRY_US
+    if a.hold == NULL:
+        return
+    if m.outcome != ID_UNKNOWN:
+        a.hold.failing_us = 0
+        if not a.flags & A_STALE:
+            _resume(w, a)
+            return
+    a.hold.retry_us = zl_monotonic_us() + _retry_us    # the tick asks again then
+    if m.own_failure and waited:
+        _note_failure(w, a.hold)
 
 
 cdef void _on_resync(Worker *w, Account *a, const Message_ *m) noexcept nogil:
     a.flags &= ~<uint16_t>A_RESYNCING
     if a.flags & A_BROKEN_AGAIN:
         a.flags &= ~<uint16_t>A_BROKEN_AGAIN
-        _ask(w, a, REQUEST_RESYNC, A_RESYNCING)
+        _ask(w, a, REQUEST_RESYNC, A_RESYNCING, NULL)
     elif m.outcome:
         a.flags &= ~<uint16_t>A_DESYNCHRONIZED
         account_touch_dirty(&w.table, a)
@@ -530,7 +494,7 @@ cdef void _frames(Worker *w, Frame *f) noexcept nogil:
 
 
 cdef void _tick_when_due(Worker *w) noexcept nogil:
-    if zl_monotonic_us() - w.ticked_us >= TICK_MS * 1000:
+    if zl_monotonic_us() - w.holds.ticked_us >= TICK_MS * 1000:
         _tick(w)
 
 
@@ -539,7 +503,7 @@ cdef void *_main(void *arg) noexcept nogil:
     cdef Frame *f
     cdef uint64_t began
     cdef bint clock_wrong
-    w.ticked_us = zl_monotonic_us()
+    w.holds.ticked_us = zl_monotonic_us()
     w.now_us = zl_realtime_us()
     while not zl_load32(&w.stopping):
         w.now_us = zl_realtime_us()
@@ -563,10 +527,10 @@ cdef void worker_abandon(Worker *w) noexcept nogil:
     """At the end: lets queued and held frames go and answers who waits for us."""
     cdef Frame *f
     _frames(w, <Frame *>inlet_take(&w.inlet.frames))
-    while w.oldest_hold != NULL:
-        f = _end_hold(w, w.oldest_hold)
+    while w.holds.oldest != NULL:
+        f = hold_end(&w.holds, w.holds.oldest)
         while f != NULL:
-            _let_go(_next_held(w, &f))
+            _let_go(hold_next(&w.holds, &f))
     _messages(w, True)
 
 
@@ -574,7 +538,7 @@ cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys)
     """Takes the worker's memory. 0, or -1; on failure worker_free cleans up."""
     memset(w, 0, sizeof(Worker))
     w.index = index
-    w.hold_clock_us = 1
+    holds_init(&w.holds)
     w.inlet = inlet(index)
     memset(w.inlet, 0, sizeof(w.inlet[0]))
     if scratch_init(&w.scratch, SCRATCH_BYTES) != 0:
@@ -593,11 +557,7 @@ cdef int worker_start(Worker *w) noexcept nogil:
 
 cdef void worker_free(Worker *w) noexcept nogil:
     """After the thread has ended: gives all memory back."""
-    cdef Hold *h
-    while w.spare_holds != NULL:
-        h = w.spare_holds
-        w.spare_holds = h.newer
-        zl_free(h)
+    holds_free(&w.holds)
     table_free(&w.table)
     key_cache_free(&w.keys)
     scratch_free(&w.scratch)

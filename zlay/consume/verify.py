@@ -96,13 +96,14 @@ class Verifier:
     def close(self) -> None:
         """Ends the checkers; what waits is not checked."""
         self._stop.set()
+        self._directories.close()
         for work in self._queues:
             work.put(None)
 
     # --- checkers ---
 
     def _check_all(self, work: queue.SimpleQueue[bytes | None]) -> None:
-        asker = Asker(self._directories, allow_private=self._allow_private, stop=self._stop)
+        asker = Asker(self._directories, allow_private=self._allow_private)
         known: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         while (data := work.get()) is not None:
             if self._stop.is_set():

@@ -1,15 +1,17 @@
 """Asking for a DID document: PLC directories in turn, or the host of a did:web (protocol G2, G3, G5).
 
 `Directories` is shared by all resolver threads and knows which directory may be asked: one that refuses (429) or fails
-again and again is left alone for a while, and every thread waits as long. `Asker` belongs to one thread and holds its
-connections.
+again and again is left alone for a while, every thread waits as long, and then one of them tries it; with the first
+answer all go on. `Asker` belongs to one thread and holds its connections.
 
 A failure is *systemic* when no DID at all has had an answer lately: then our frames wait without losing time of their
-hold (design 5). While others get answers it is the one DID's trouble.
+hold (design 5). It is *postponed* when no directory could be asked in time or each wanted to be left alone. Else, while
+others get answers, it is the one DID's trouble.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -25,7 +27,7 @@ from zlay.pipeline.types import Identity
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from zlay.pipeline.types import Outcome
 
@@ -46,11 +48,19 @@ ANSWERS_LATELY_S = 2.0  # another DID's answer within this shows that the direct
 
 @dataclass(slots=True)
 class _Directory:
-    """One PLC directory. Guarded by Directories._lock."""
+    """One PLC directory. Guarded by Directories' lock."""
 
     url: str
-    failures: int = 0  # in a row
-    not_before_s: float = 0.0  # monotonic
+    failures: int = 0  # in a row, those that were under way together counted once
+    failed_s: float = -math.inf  # monotonic, as all below: when the last one was counted
+    paused_until_s: float = -math.inf  # an answer ends it
+    silent_until_s: float = -math.inf  # it said so itself
+    tried: bool = False  # one thread asks it whether it answers again; the others wait
+
+    @property
+    def due_s(self) -> float:
+        """When it may be asked; infinite while a thread tries it."""
+        return math.inf if self.tried else max(self.paused_until_s, self.silent_until_s)
 
 
 class Directories:
@@ -58,52 +68,73 @@ class Directories:
 
     def __init__(self, urls: Sequence[str]) -> None:
         """`urls` in the order of preference, without the slash at the end."""
-        self._lock = threading.Lock()  # guards _directories' entries, _answered_s, _random
+        self._changed = threading.Condition()  # its lock guards everything below
         self._directories = [_Directory(url.rstrip("/")) for url in urls]
         self._answered_s = -ANSWERS_LATELY_S
         self._random = random.Random()
+        self._closed = False
 
-    def choose(self, tried: set[str]) -> tuple[str, float] | None:
-        """(url, seconds to wait first) of the directory to ask next; None when all have been tried.
+    def choose(self, asked: Collection[str], until_s: float) -> str | None:
+        """The URL of the directory to ask next: the first that may be asked now, else the one that may be soonest.
 
-        The first one that may be asked now, else the one that may be asked soonest.
+        Waits for it, at most until `until_s` (monotonic). None when all are in `asked`, none may be asked in time, or
+        `close` was called. `note_answer` or `note_failure` must follow.
         """
-        now_s = time.monotonic()
-        with self._lock:
-            left = [directory for directory in self._directories if directory.url not in tried]
-            if not left:
-                return None
-            best = next((one for one in left if one.not_before_s <= now_s), None)
-            if best is None:
-                best = min(left, key=lambda directory: directory.not_before_s)
-            return best.url, max(0.0, best.not_before_s - now_s)
+        with self._changed:
+            left = [directory for directory in self._directories if directory.url not in asked]
+            while left and not self._closed:
+                now_s = time.monotonic()
+                free = next((one for one in left if one.due_s <= now_s), None)
+                if free is not None:
+                    free.tried = free.failures >= FAILURES_BEFORE_PAUSE
+                    return free.url
+                due_s = min(one.due_s for one in left)
+                if now_s >= until_s or (due_s > until_s and not any(one.tried for one in left)):
+                    break
+                self._changed.wait(min(due_s, until_s) - now_s)
+        return None
+
+    def close(self) -> None:
+        """Wakes every thread that waits, for good."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def note_answer(self, url: str) -> None:
         """The directory has given a conclusive answer about some DID."""
-        with self._lock:
+        with self._changed:
             self._answered_s = time.monotonic()
-            for directory in self._directories:
-                if directory.url == url:
-                    directory.failures = 0
-                    directory.not_before_s = 0.0
+            directory = self._directory(url)
+            directory.failures = 0
+            directory.paused_until_s = -math.inf
+            directory.tried = False
+            self._changed.notify_all()
 
-    def note_failure(self, url: str, retry_after_s: float | None) -> None:
-        """It has not; `retry_after_s` when it asked to be left alone."""
-        now_s = time.monotonic()
-        with self._lock:
-            for directory in self._directories:
-                if directory.url == url:
-                    directory.failures += 1
-                    pause_s = self._pause_s(directory.failures) if retry_after_s is None else retry_after_s
-                    directory.not_before_s = max(directory.not_before_s, now_s + pause_s)
+    def note_failure(self, url: str, asked_s: float, retry_after_s: float | None) -> None:
+        """It has not, asked at `asked_s` (monotonic); `retry_after_s` when it wants to be left alone."""
+        with self._changed:
+            now_s = time.monotonic()
+            directory = self._directory(url)
+            directory.tried = False
+            if asked_s >= directory.failed_s:
+                directory.failures += 1
+                directory.failed_s = now_s
+                directory.paused_until_s = now_s + self._pause_s(directory.failures)
+            if retry_after_s is not None:
+                directory.silent_until_s = max(directory.silent_until_s, now_s + retry_after_s)
+            self._changed.notify_all()
+
+    def _directory(self, url: str) -> _Directory:
+        """Requires the lock."""
+        return next(directory for directory in self._directories if directory.url == url)
 
     def is_systemic(self, since_s: float) -> bool:
         """Whether a failure of a question asked at `since_s` (monotonic) is everybody's."""
-        with self._lock:
+        with self._changed:
             return self._answered_s < min(since_s, time.monotonic() - ANSWERS_LATELY_S)
 
     def _pause_s(self, failures: int) -> float:
-        """Exponential with full jitter. Requires _lock."""
+        """Exponential with full jitter. Requires the lock."""
         if failures < FAILURES_BEFORE_PAUSE:
             return 0.0
         ceiling_s: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - FAILURES_BEFORE_PAUSE, 16))
@@ -120,10 +151,9 @@ class Asker:
         allow_private: bool,
         keep_alive: bool = True,
         recycle_after: int = 0,
-        stop: threading.Event | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`recycle_after` requests all connections are closed and made anew; 0 = never. `stop` ends pauses early.
+        """`recycle_after` requests all connections are closed and made anew; 0 = never.
 
         The addresses of PLC directories are the operator's choice and not judged; those of did:web hosts are, unless
         `allow_private`.
@@ -131,7 +161,6 @@ class Asker:
         self._directories = directories
         self._allow_private = allow_private
         self._recycle_after = recycle_after
-        self._stop = stop or threading.Event()
         self._plc = HttpClient(allow_address=_any_address, keep_alive=keep_alive, context=context)
         allow_web = _any_address if allow_private else is_public
         self._web = HttpClient(allow_address=allow_web, keep_alive=False, context=context)
@@ -162,26 +191,32 @@ class Asker:
     def _resolve_plc(self, did: str) -> Identity:
         started_s = time.monotonic()
         deadline = started_s + RESOLVE_LIMIT_S
-        tried: set[str] = set()
-        detail = "no directory is configured"
-        while (chosen := self._directories.choose(tried)) is not None:
-            url, wait_s = chosen
-            if wait_s > max(0.0, deadline - time.monotonic()) or (wait_s and self._stop.wait(wait_s)):
-                detail = f"{url} is left alone for now"
-                break
-            tried.add(url)
+        asked: dict[str, float | None] = {}  # the seconds for which it wants to be left alone; None = it does not
+        detail = "no directory may be asked just now"
+        while (url := self._directories.choose(asked, deadline)) is not None:
+            asked_s = time.monotonic()
+            asked[url] = None
+            answer: Identity | HttpResponse | None = None
             try:
-                identity = self._ask_plc(url, did, deadline)
+                answer = self._ask_plc(url, did, deadline)
             except (HttpFault, DocumentError) as exc:
                 detail = f"{url}: {exc}"
-                self._directories.note_failure(url, None)
-                continue
-            if isinstance(identity, Identity):
-                self._directories.note_answer(url)
-                return identity
-            detail = f"{url}: status {identity.status}"
-            self._directories.note_failure(url, _retry_after_s(identity))
-        return _failed(did, detail, systemic=self._directories.is_systemic(started_s))
+            finally:
+                if isinstance(answer, HttpResponse):
+                    detail = f"{url}: status {answer.status}"
+                    asked[url] = _retry_after_s(answer)
+                if isinstance(answer, Identity):
+                    self._directories.note_answer(url)
+                else:
+                    self._directories.note_failure(url, asked_s, asked[url])
+            if isinstance(answer, Identity):
+                return answer
+        return _failed(
+            did,
+            detail,
+            systemic=self._directories.is_systemic(started_s),
+            postponed=all(pause_s is not None for pause_s in asked.values()),
+        )
 
     def _ask_plc(self, url: str, did: str, deadline: float) -> Identity | HttpResponse:
         """The directory's answer; the response where it answers nothing about the DID."""
@@ -210,10 +245,10 @@ class Asker:
                 return read_document(parsed.did, response.json(), asked_us)
         except (HttpFault, DocumentError) as exc:
             # A name that does not resolve may do so in a minute: never taken for conclusive.
-            return _failed(parsed.did, str(exc), systemic=False)
+            return _failed(parsed.did, str(exc))
         if response.status in (404, 410):
             return _no_document(parsed.did, "not_found", asked_us)
-        return _failed(parsed.did, f"status {response.status}", systemic=False)
+        return _failed(parsed.did, f"status {response.status}")
 
 
 def _any_address(_address: str) -> bool:
@@ -228,8 +263,8 @@ def _no_document(did: str, outcome: Outcome, asked_us: int, detail: str = "") ->
     return Identity(did, outcome, None, 0, b"", asked_us, detail)
 
 
-def _failed(did: str, detail: str, *, systemic: bool) -> Identity:
-    return Identity(did, "failed", None, 0, b"", _now_us(), detail, systemic)
+def _failed(did: str, detail: str, *, systemic: bool = False, postponed: bool = False) -> Identity:
+    return Identity(did, "failed", None, 0, b"", _now_us(), detail, systemic, postponed)
 
 
 def _retry_after_s(response: HttpResponse) -> float | None:

@@ -1,22 +1,23 @@
 """Resolver threads: answer workers that wait for a key, and keep old answers fresh (design 5, protocol G5).
 
 Beside what workers ask for there are rechecks: directories' replicas lag, so after an #identity the document is asked
-for again, 1 s and 5 s later, unless it has changed by then. did:web has threads of its own: slow hosts of strangers
-never keep did:plc waiting.
+for again, 1 s and 5 s later, unless it has changed by then. did:web has requests and threads of its own: slow hosts of
+strangers never keep did:plc waiting.
 
-Every question gets exactly one answer by `post_identity`, a failure too. One DID is never asked for by two threads at
-once: a request that meets another for its DID waits for that one's end and is then asked anew if forced, else answered
-with it. Threads: `threads()` lists what is to be run, each supervised; the rest from any thread.
+Every question gets exactly one answer by `post_identity`, a failure too, also one of our own: frames wait for it. One
+DID is never asked for by two threads at once: a request that meets another for its DID waits for that one's end and is
+then asked anew if forced, else answered with it. Threads: `threads()` lists what is to be run, each supervised; the
+rest from any thread.
 """
 
 from __future__ import annotations
 
 import heapq
-import queue
 import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zlay import logs
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Resolver"]
 
 WEB_THREADS = 4  # did:web is a thousandth of the network
-MAX_WEB_WAITING = 10_000  # one request per DID; beyond it the answer is "failed", and the worker asks again
 MAX_RECHECKS = 20_000  # the oldest are given up: replicas rarely lag, and the key is asked for again when it fails
 REQUEST_WAIT_S = 0.25  # how soon `stop` and due rechecks are seen
 RECHECK_AFTER_S = (1.0, 5.0)  # design 5
@@ -56,6 +56,14 @@ class _Recheck:
     before: _Content | None = field(compare=False)  # None = not known
 
 
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """did:plc, or did:web: where its requests come from, and what is to be asked for again."""
+
+    next_request: Callable[[float], ResolveRequest | None]
+    rechecks: list[_Recheck] = field(default_factory=list)  # heap; guarded by Resolver._lock
+
+
 class Resolver:
     """See the module's head."""
 
@@ -66,6 +74,7 @@ class Resolver:
         plc_urls: Sequence[str],
         threads: int,
         next_resolve: Callable[[float], ResolveRequest | None],
+        next_resolve_web: Callable[[float], ResolveRequest | None],
         post_identity: Callable[[Identity], None],
         on_fault: Callable[[bool], None] | None = None,
         allow_private: bool,
@@ -73,7 +82,9 @@ class Resolver:
         recycle_after: int = 0,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`next_resolve(timeout_s)` waits for a worker's request; 0 `threads` = nothing is ever resolved (diagnosis).
+        """`next_resolve(timeout_s)` waits for a worker's request for a did:plc, `next_resolve_web` for a did:web.
+
+        0 `threads` = nothing is ever resolved (diagnosis): each answer is a failure.
 
         `on_fault(True)` is called when no directory answers any more, `on_fault(False)` when one does again.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
@@ -81,7 +92,8 @@ class Resolver:
         self._store = store
         self._directories = Directories(plc_urls)
         self._threads = threads
-        self._next_resolve = next_resolve
+        self._plc = _Lane(next_resolve)
+        self._web = _Lane(next_resolve_web)
         self._on_fault = on_fault
         self._post_identity = post_identity
         self._allow_private = allow_private
@@ -90,10 +102,8 @@ class Resolver:
         self._context = context
         self._saver = IdentitySaver(store)
         self._stop = threading.Event()
-        self._web: queue.Queue[ResolveRequest] = queue.Queue(MAX_WEB_WAITING)
         self._lock = threading.Lock()  # guards everything below
         self._in_flight: dict[str, list[bool]] = {}  # DID asked for now -> `force` of each request that came meanwhile
-        self._rechecks: list[_Recheck] = []  # heap
         self._outcomes: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=1000)
         self.fault: str | None = None  # why no directory answers; None = one does
@@ -101,21 +111,24 @@ class Resolver:
     def threads(self) -> list[tuple[str, Callable[[], None]]]:
         """(name, target) of every thread this part needs."""
         if not self._threads:
-            return []
-        plc = [(f"resolver-{n}", self._run_plc) for n in range(self._threads)]
-        web = [(f"resolver-web-{n}", self._run_web) for n in range(WEB_THREADS)]
+            lanes = (("resolver-off", self._plc), ("resolver-web-off", self._web))
+            return [(name, partial(self._run_off, lane)) for name, lane in lanes]
+        plc = [(f"resolver-{n}", partial(self._run, self._plc)) for n in range(self._threads)]
+        web = [(f"resolver-web-{n}", partial(self._run, self._web)) for n in range(WEB_THREADS)]
         return [*plc, *web, ("identity-saver", self._saver.run)]
 
     def stop(self) -> None:
         """Asks all threads to end; they do within the time of one request."""
         self._stop.set()
+        self._directories.close()
         self._saver.stop()
 
     def recheck(self, did: str) -> None:
         """Asks again in 1 s and in 5 s, until the document has changed: an #identity has come."""
         before = self._stored(did)
         self._saver.expire(did)
-        self._schedule(_Recheck(time.monotonic() + RECHECK_AFTER_S[0], 0, did, before))
+        lane = self._web if did.startswith("did:web:") else self._plc
+        self._schedule(lane, _Recheck(time.monotonic() + RECHECK_AFTER_S[0], 0, did, before))
 
     def statistics(self) -> dict[str, float]:
         """Counts by outcome (`ok`, `failed`, ...), `seconds_median` of the last 1,000, and what waits."""
@@ -125,57 +138,35 @@ class Resolver:
                 **self._outcomes,
                 "seconds_median": ordered[len(ordered) // 2] if ordered else 0.0,
                 "in_flight": len(self._in_flight),
-                "rechecks_waiting": len(self._rechecks),
-                "web_waiting": self._web.qsize(),
+                "rechecks_waiting": len(self._plc.rechecks) + len(self._web.rechecks),
                 "saves_waiting": self._saver.waiting(),
                 "saves_forgotten": self._saver.forgotten,
             }
 
     # --- threads ---
 
-    def _run_plc(self) -> None:
-        asker = self._new_asker()
-        try:
-            while not self._stop.is_set():
-                request = self._next_resolve(REQUEST_WAIT_S)
-                if request is not None:
-                    self._take(request, asker)
-                self._recheck_due(asker)
-        finally:
-            asker.close()
-
-    def _run_web(self) -> None:
-        asker = self._new_asker()
-        try:
-            while not self._stop.is_set():
-                try:
-                    request = self._web.get(timeout=REQUEST_WAIT_S)
-                except queue.Empty:
-                    continue
-                self._answer(request, asker)
-        finally:
-            asker.close()
-
-    def _new_asker(self) -> Asker:
-        return Asker(
+    def _run(self, lane: _Lane) -> None:
+        asker = Asker(
             self._directories,
             allow_private=self._allow_private,
             keep_alive=self._keep_alive,
             recycle_after=self._recycle_after,
-            stop=self._stop,
             context=self._context,
         )
-
-    def _take(self, request: ResolveRequest, asker: Asker) -> None:
-        """Answers a request, or passes it to the threads of did:web."""
-        if not request.did.startswith("did:web:"):
-            self._answer(request, asker)
-            return
         try:
-            self._web.put_nowait(request)
-        except queue.Full:
-            now_us = time.time_ns() // 1000
-            self._post_identity(Identity(request.did, "failed", None, 0, b"", now_us, "too many did:web questions"))
+            while not self._stop.is_set():
+                request = lane.next_request(REQUEST_WAIT_S)
+                if request is not None:
+                    self._answer(request, asker)
+                self._recheck_due(lane, asker)
+        finally:
+            asker.close()
+
+    def _run_off(self, lane: _Lane) -> None:
+        while not self._stop.is_set():
+            request = lane.next_request(REQUEST_WAIT_S)
+            if request is not None:
+                self._post_identity(_no_answer(request.did, "resolution is switched off"))
 
     def _answer(self, request: ResolveRequest, asker: Asker) -> Identity | None:
         """Asks and answers, once more for each time a forced request for the same DID has come meanwhile.
@@ -201,9 +192,10 @@ class Resolver:
                 self._post_identity(identity)
                 if not again:
                     return identity
-        except BaseException:
+        except BaseException as exc:  # ours, as no failure of others is: frames must not wait for it for ever
             with self._lock:
                 self._in_flight.pop(request.did, None)
+            self._post_identity(_no_answer(request.did, f"{type(exc).__name__}: {exc}"))
             raise
 
     def _ask(self, did: str, asker: Asker) -> Identity:
@@ -233,29 +225,28 @@ class Resolver:
 
     # --- in the background ---
 
-    def _schedule(self, recheck: _Recheck) -> None:
+    def _schedule(self, lane: _Lane, recheck: _Recheck) -> None:
         with self._lock:
-            heapq.heappush(self._rechecks, recheck)
-            if len(self._rechecks) > MAX_RECHECKS:
-                heapq.heappop(self._rechecks)
+            heapq.heappush(lane.rechecks, recheck)
+            if len(lane.rechecks) > MAX_RECHECKS:
+                heapq.heappop(lane.rechecks)
 
-    def _recheck_due(self, asker: Asker) -> None:
+    def _recheck_due(self, lane: _Lane, asker: Asker) -> None:
         """Asks for one document again, if one is due."""
         with self._lock:
-            if not self._rechecks or self._rechecks[0].due_s > time.monotonic():
+            if not lane.rechecks or lane.rechecks[0].due_s > time.monotonic():
                 return
-            recheck = heapq.heappop(self._rechecks)
+            recheck = heapq.heappop(lane.rechecks)
         did = recheck.did
-        if did.startswith("did:web:"):  # no replicas stand behind it: one more question is enough
-            self._take(ResolveRequest(did, force=True), asker)
-            return
         if recheck.before is not None and self._stored(did) not in (None, recheck.before):
             return  # the question that came with the #identity has found the change
         identity = self._answer(ResolveRequest(did, force=True), asker)
         changed = identity is not None and identity.outcome != "failed" and _content(identity) != recheck.before
+        if lane is self._web:  # no replicas stand behind it: one more question is enough
+            return
         if recheck.step + 1 < len(RECHECK_AFTER_S) and not changed:
             due_s = time.monotonic() + RECHECK_AFTER_S[recheck.step + 1] - RECHECK_AFTER_S[recheck.step]
-            self._schedule(_Recheck(due_s, recheck.step + 1, did, recheck.before))
+            self._schedule(lane, _Recheck(due_s, recheck.step + 1, did, recheck.before))
 
     def _stored(self, did: str) -> _Content | None:
         """What the store says of the DID; None when it has nothing fresh, or does not answer."""
@@ -268,3 +259,7 @@ class Resolver:
 
 def _content(identity: Identity) -> _Content:
     return identity.pds, identity.key_type, identity.key
+
+
+def _no_answer(did: str, why: str) -> Identity:
+    return Identity(did, "failed", None, 0, b"", time.time_ns() // 1000, why)

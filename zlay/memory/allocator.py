@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from zlay import logs
-from zlay.errors import ConfigError, StartError
+from zlay.errors import StartError
 
 __all__ = ["PACKAGES", "ensure", "loaded", "running_on"]
 
@@ -37,14 +37,12 @@ log = logs.get("memory")
 
 
 def _library(name: str) -> Path:
-    """The file of an allocator. Raises StartError when it is not on this machine, ConfigError for an unknown name."""
+    """The file of an allocator, by path or by one of the names of PACKAGES. StartError when it is not here."""
     if "/" in name:
         path = Path(name)
         if not path.is_file():
             raise StartError(f"ZLAY_ALLOCATOR={name}: there is no such file")
         return path
-    if name not in PACKAGES:
-        raise ConfigError(f"ZLAY_ALLOCATOR={name}: expected glibc, {', '.join(PACKAGES)}, or a library's path")
     soname, package = PACKAGES[name]
     stem = soname.split(".so")[0]
     for folder in _FOLDERS:
@@ -85,8 +83,8 @@ def _command() -> list[str]:
 
 
 def ensure(name: str) -> None:
-    """Goes on only under the allocator `name`; otherwise this process becomes a new one. StartError, ConfigError."""
-    if name in ("", "glibc"):
+    """Goes on only under the allocator `name`; otherwise this process becomes a new one. StartError."""
+    if name == "glibc":
         log.info("allocator", name=running_on())  # another one when the caller has set LD_PRELOAD himself
         return
     library = _library(name)

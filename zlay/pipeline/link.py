@@ -31,8 +31,15 @@ class Link:
     # --- resolvers ---
 
     def next_resolve(self, timeout_s: float) -> ResolveRequest | None:
-        """A DID whose identity a worker waits for; None after `timeout_s`."""
-        for did, _, force in requests.take(requests.RESOLVE, 1, timeout_s):
+        """A did:plc whose identity a worker waits for; None after `timeout_s`."""
+        return self._next_resolve(requests.RESOLVE, timeout_s)
+
+    def next_resolve_web(self, timeout_s: float) -> ResolveRequest | None:
+        """The same of did:web."""
+        return self._next_resolve(requests.WEB, timeout_s)
+
+    def _next_resolve(self, kind: int, timeout_s: float) -> ResolveRequest | None:
+        for did, _, force in requests.take(kind, 1, timeout_s):
             return ResolveRequest(did, force)
         return None
 

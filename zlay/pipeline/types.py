@@ -26,6 +26,12 @@ class Identity:
     resolved_us: int  # when the answer was asked for: what changed later is not in it
     detail: str = ""  # of a failure
     systemic: bool = False  # failed because the directory as a whole does not answer: the clock of a hold stands still
+    postponed: bool = False  # failed because no directory may be asked just now: nothing is said of the DID
+
+    @property
+    def is_own(self) -> bool:
+        """Of a failure: whether it is the DID's own, so that its frames may not wait for ever."""
+        return not (self.systemic or self.postponed)
 
 
 @dataclass(frozen=True, slots=True)
