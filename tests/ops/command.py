@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from tests.e2e.relay import ZLAY, RelayProcess, request
 from tests.fixtures import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 COMMAND_S = 60.0  # for what should take a second
@@ -68,3 +70,11 @@ def log_lines(relay: RelayProcess) -> Iterable[dict[str, Any]]:
     for line in relay.log_path.read_text(errors="replace").splitlines():
         if line.startswith("{"):
             yield json.loads(line)
+
+
+@contextlib.contextmanager
+def state_stands_still(data: Path) -> Iterator[None]:
+    """Nothing is applied meanwhile: the log runs ahead of the state."""
+    with contextlib.closing(sqlite3.connect(data / "state.sqlite", timeout=10, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield

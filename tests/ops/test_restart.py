@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import struct
 from typing import TYPE_CHECKING
 
@@ -12,12 +10,12 @@ import pytest
 
 from tests.e2e.ledger import Seen, difference, expected, seen
 from tests.e2e.relay import RelayProcess
-from tests.ops.command import log_lines
+from tests.ops.command import log_lines, state_stands_still
 from tests.reference.consumer import Collector
 from zlay.sim.process import SimProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -101,14 +99,6 @@ def zeroed_page(data: Path) -> None:
     with frames.open("r+b") as file:
         file.seek(offset)
         file.write(bytes(frames.stat().st_size - offset))
-
-
-@contextlib.contextmanager
-def state_stands_still(data: Path) -> Iterator[None]:
-    """Nothing is applied meanwhile: the log runs ahead of the state."""
-    with contextlib.closing(sqlite3.connect(data / "state.sqlite", timeout=10, isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        yield
 
 
 def torn_ends(relay: RelayProcess) -> int:

@@ -176,10 +176,12 @@ def test_an_identity_lets_its_accounts_events_pass(network: Network, relay: Rela
     sock.sendall(account(1, did(1)) + account(2, did(1)))
     wait_until(lambda: relay.log.published_end == 2, "both are published")
     assert network.asked(did(1)) == 1
-    wait_until(lambda: relay.store.account(did(1)) is not None, "the account is stored")
-    row = relay.store.account(did(1))
-    assert row is not None
-    assert row.host_id == relay.registry.id_of(network.pds.hostname)
+
+    def is_stored() -> bool:
+        row = relay.store.account(did(1))  # its identity is stored by another thread
+        return row is not None and row.host_id == relay.registry.id_of(network.pds.hostname)
+
+    wait_until(is_stored, "the account is stored")
 
 
 def test_another_hosts_account_is_dropped(network: Network, relay: Relay) -> None:
