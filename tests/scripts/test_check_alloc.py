@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures import ROOT
-
 if TYPE_CHECKING:
     from types import ModuleType
-
-
-@pytest.fixture(scope="module")
-def check_alloc() -> ModuleType:
-    """The script as a module: its name is no identifier."""
-    loader = SourceFileLoader("check_alloc", str(ROOT / "scripts" / "check-alloc"))
-    spec = importlib.util.spec_from_loader("check_alloc", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

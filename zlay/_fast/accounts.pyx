@@ -28,6 +28,10 @@ cdef extern from *:
     const uint32_t KEY_USED     # of Table.key_owners; entries are far fewer
 
 
+# Declared as a pointer: indexing the literal itself would make a bytes object of it, and attach the worker's thread.
+cdef const uint8_t *BASE32 = b"abcdefghijklmnopqrstuvwxyz234567"
+
+
 cdef inline int _base32_value(uint8_t c) noexcept nogil:
     if c'a' <= c <= c'z':
         return c - c'a'
@@ -63,7 +67,7 @@ cdef void _unpack_plc(const uint8_t *packed, uint8_t *out) noexcept nogil:
         for j in range(5):
             bits = bits << 8 | packed[5 * i + j]
         for j in range(8):
-            out[8 + 8 * i + j] = b"abcdefghijklmnopqrstuvwxyz234567"[bits >> (35 - 5 * j) & 31]
+            out[8 + 8 * i + j] = BASE32[bits >> (35 - 5 * j) & 31]
 
 
 cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept nogil:
