@@ -6,6 +6,7 @@ of its own `.pyx`, as a `# distutils:` line. Generated C goes to `build/`, never
 Environment (a change of the last two rebuilds everything):
 
   ZLAY_ONLY=a,b     build only these topics (file names without `.pyx`); `none` builds nothing
+  ZLAY_EXTRA=DIR    also build the `.pyx` of this folder: tests/native, what tests drive the core with
   ZLAY_DEBUG=1      bounds and division checks on, -O0, C assertions kept
   ZLAY_SAN=NAME     `address`, `thread` or `undefined`: build with that sanitizer
 """
@@ -21,7 +22,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES_WITH_TOPICS = ("zlay/_fast", "zlay/sim")
+PACKAGES_WITH_TOPICS = ("zlay/_fast", "zlay/sim", *filter(None, [os.environ.get("ZLAY_EXTRA")]))
 INCLUDES = "zlay/_fast/includes"
 SANITIZERS = ("address", "thread", "undefined")
 BUILD_JOBS = min(2, os.cpu_count() or 1)  # the compiler takes up to 1 GB for a large generated file
@@ -58,6 +59,8 @@ def compile_args() -> list[str]:
     args += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g1"]
     if SANITIZER:
         args += [f"-fsanitize={SANITIZER}", "-g", "-O1"]
+    if SANITIZER == "thread":  # copies that the compiler writes out itself would not be seen
+        args += [f"-fno-builtin-{name}" for name in ("memcpy", "memmove", "memset", "memcmp")]
     return args
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import native
 from tests.eventlog.support import WAIT_S, append, fill, message, opened, payload, until
 from tests.reference.log_ref import LogReader
 from zlay._fast import log as fast_log
@@ -211,12 +212,26 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+def test_a_wake_up_is_over_when_it_is_taken_away(tmp_path: Path) -> None:
+    """What wakes consumers is neither called nor still running once it has been taken away: its file may close."""
+    race_log = native.load("race_log")
+    with opened(tmp_path) as log:
+        race_log.wake_slowly()
+        append(log, "wakes")
+        until("nobody was woken", race_log.waking)
+        assert not race_log.wake_no_more()
+        seq = append(log, "wakes nobody")
+        assert log.wait_synced(seq, WAIT_S)
+        assert not race_log.waking()
+
+
 def _with_failing_disk(shim: Path, data_dir: Path, call: str, error: int, durability: str) -> str:
     # Five events are logged before it: what makes a segment has to fail with the next one, the rest inside one.
     entries = 5 if call in ("openat", "openat-half", "half-born", "fsync") else 7
     plan = data_dir.with_suffix(".plan")
     plan.write_bytes(b"")
-    environment = {**os.environ, "LD_PRELOAD": str(shim), "FAIL_PLAN": str(plan)}
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))  # a sanitizer's library stays first
+    environment = {**os.environ, "LD_PRELOAD": preload, "FAIL_PLAN": str(plan)}
     done = subprocess.run(
         [sys.executable, CHILD, data_dir, plan, call, str(error), durability, str(entries)],
         env=environment,

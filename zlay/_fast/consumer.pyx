@@ -72,7 +72,7 @@ cdef uint64_t _error_us = 5000000
 cdef int _dead_ms = 75000        # TCP_USER_TIMEOUT: unacknowledged for so long = gone
 cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
 cdef uint32_t _too_slow_n = 0
-cdef bint _running = False
+cdef uint32_t _running = 0       # atomic flag
 
 REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
            "log_error")
@@ -387,9 +387,34 @@ cdef void _push_ended(Consumer *c) noexcept nogil:
 
 # --- for zlay.firehose, tests and tools ------------------------------------------------------------------------------
 
-cdef object _row(Consumer *c, uint64_t now):
-    return (c.id, c.peer.decode("utf-8", "replace"), c.since_us, c.first_seq, c.next_seq, c.events, c.bytes,
-            (now - c.blocked_us) / 1e6 if c.blocked_us and now > c.blocked_us else 0.0, STATES[c.state])
+cdef struct Glance:              # what others may see of a consumer
+    uint64_t id
+    uint64_t since_us
+    uint64_t first_seq
+    uint64_t next_seq
+    uint64_t events
+    uint64_t bytes
+    uint64_t blocked_us
+    uint32_t state
+    char peer[PEER_BYTES]
+
+
+cdef void _look(const Consumer *c, Glance *out) noexcept nogil:
+    """Requires `_lock`, or a consumer that has ended."""
+    out.id = c.id
+    out.since_us = c.since_us
+    out.first_seq = c.first_seq
+    out.next_seq = zl_load64(&c.next_seq)
+    out.events = zl_load64_relaxed(&c.events)
+    out.bytes = zl_load64_relaxed(&c.bytes)
+    out.blocked_us = zl_load64(&c.blocked_us)
+    out.state = zl_load32(&c.state)
+    memcpy(out.peer, c.peer, PEER_BYTES)
+
+
+cdef object _row(Glance *g, uint64_t now):
+    return (g.id, g.peer.decode("utf-8", "replace"), g.since_us, g.first_seq, g.next_seq, g.events, g.bytes,
+            (now - g.blocked_us) / 1e6 if g.blocked_us and now > g.blocked_us else 0.0, STATES[g.state])
 
 
 def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
@@ -402,9 +427,9 @@ def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, ui
     has not acknowledged for so long ends the connection; grace_us: for reading on in a segment that retention has
     taken away. Raises OSError, RuntimeError.
     """
-    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n, _running
+    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n
     cdef int error
-    if _running:
+    if zl_load32(&_running):
         raise RuntimeError("consumers are being served already")
     _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> max(len(too_slow), 1))
     if _too_slow == NULL:
@@ -420,7 +445,7 @@ def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, ui
     if error:
         _let_go()
         raise OSError(error, "consumers cannot be served")
-    _running = True
+    zl_store32(&_running, 1)
 
 
 cdef void _let_go() noexcept:
@@ -474,7 +499,7 @@ def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes receive
     cdef int error
     cdef uint64_t ident, now = zl_monotonic_us()
     cdef bytes name = peer.encode()[:PEER_BYTES - 1]
-    if not _running or zl_load32(&_stop_code):
+    if not zl_load32(&_running) or zl_load32(&_stop_code):
         raise RuntimeError("no consumers are served")
     c = <Consumer *> zl_calloc(MEM_CONSUMER, sizeof(Consumer))
     if c == NULL:
@@ -526,6 +551,7 @@ def take_ends():
     global _ended
     cdef Consumer *c
     cdef Consumer *following
+    cdef Glance glance
     zl_lock(&_lock)
     c = _ended
     _ended = NULL
@@ -533,7 +559,8 @@ def take_ends():
     ends = []
     while c != NULL:
         following = c.next
-        ends.append((_row(c, 0), REASONS[c.reason]))
+        _look(c, &glance)
+        ends.append((_row(&glance, 0), REASONS[c.reason]))
         zl_free(c)
         c = following
     return ends
@@ -542,18 +569,18 @@ def take_ends():
 def stats():
     """(id, peer, since unix us, first seq, next seq, events, bytes, seconds blocked, state) of each connected one."""
     cdef uint32_t room, n = 0
-    cdef Consumer *copies = NULL
+    cdef Glance *copies = NULL
     cdef Consumer *c
     # Copied first: no object is made under the lock, for a collection could then wait for who waits for the lock.
     room = waker_consumers() + ROOM_MORE
-    copies = <Consumer *> zl_malloc(MEM_CONSUMER, room * sizeof(Consumer))
+    copies = <Glance *> zl_malloc(MEM_CONSUMER, room * sizeof(Glance))
     if copies == NULL:
         raise MemoryError
     with nogil:
         zl_lock(&_lock)
         c = _live
         while c != NULL and n < room:
-            memcpy(&copies[n], c, sizeof(Consumer))
+            _look(c, &copies[n])
             n += 1
             c = c.next
         zl_unlock(&_lock)
@@ -592,8 +619,7 @@ def close_all(uint16_t code, double deadline_s):
 
 def stop(uint16_t code=1001, double deadline_s=3.0):
     """close_all, then end the waker and let everything go. One thread. Raises RuntimeError when a consumer is left."""
-    global _running
-    if not _running:
+    if not zl_load32(&_running):
         return
     if not close_all(code, deadline_s):
         raise RuntimeError("a consumer thread has not ended")
@@ -601,4 +627,4 @@ def stop(uint16_t code=1001, double deadline_s=3.0):
         waker_stop()
     take_ends()
     _let_go()
-    _running = False
+    zl_store32(&_running, 0)

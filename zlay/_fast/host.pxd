@@ -65,7 +65,7 @@ cdef struct Host:
     # progress: single producer (the host's current reader), single consumer (host_collect)
     SlotChunk *head              # atomic until the first chunk stands, then the collector's own
     uint32_t head_used           # collector only
-    uint64_t popped              # collector only
+    uint64_t popped              # atomic, the collector writes
     SlotChunk *tail              # reader only
     uint32_t tail_used           # reader only
     uint64_t pushed              # atomic: slots ever pushed

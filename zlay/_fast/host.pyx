@@ -21,7 +21,7 @@ from zlay._fast.host cimport (
     SLOT_DROPPED, SLOT_PENDING, SLOTS_PER_CHUNK, Slot, SlotChunk, WAIT_CREDIT, WAIT_NOTHING, WAIT_SHARE,
 )
 from zlay._fast.includes.atomics cimport (
-    zl_add32, zl_add64, zl_add64_relaxed, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
+    zl_add32, zl_add64, zl_add64_relaxed, zl_bump64, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
     zl_load64_relaxed, zl_loadp, zl_monotonic_us, zl_store32, zl_store64, zl_storep, zl_sub64, zl_swap32, zl_swapp,
 )
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
@@ -247,7 +247,7 @@ cdef uint64_t host_collect(Host *h, uint64_t synced_end, uint64_t *oldest_pendin
             cursor = slot.upstream_seq
             zl_store32(&h.has_cursor, 1)
         h.head_used += 1
-        h.popped += 1
+        zl_bump64(&h.popped, 1)
     zl_store64(&h.cursor, cursor)
     return cursor
 
@@ -470,7 +470,7 @@ def stats(index):
         "waited_s": zl_load64_relaxed(&h.waited_us) / 1e6,
         "outdated_cursors": zl_load64_relaxed(&h.outdated),
         "bad_run": zl_load32(&h.bad_run),
-        "by_reason": {i: h.by_reason[i] for i in range(128) if h.by_reason[i]},
+        "by_reason": {i: n for i in range(128) if (n := zl_load64_relaxed(&h.by_reason[i]))},
     }
 
 

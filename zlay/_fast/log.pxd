@@ -9,4 +9,5 @@ cdef uint64_t log_published_end() noexcept nogil
 cdef uint64_t did_hash(const uint8_t *did, uint32_t n) noexcept nogil  # SipHash-2-4, the store's key; never 0
 
 ctypedef void (*log_wake_fn)() noexcept nogil
-cdef void log_set_wake(log_wake_fn fn) noexcept nogil  # called after published_end has moved; NULL = nobody
+# Called after published_end has moved; NULL = nobody. When it returns, the function before runs no more.
+cdef void log_set_wake(log_wake_fn fn) noexcept nogil

@@ -9,7 +9,8 @@ Threads:
   moves the ends. While it syncs, the next group gathers. It alone creates segments.
 - the syncer, a C thread, only with durability `os`: syncs every second, or when half of the buffer waits for it.
 `_sync_lock` guards `_segment` and everything from an fdatasync to the record of its result, so that no failure is
-overlooked: the kernel reports it once. The sequencer's lock comes after it.
+overlooked: the kernel reports it once. `_wake_lock` guards the call of `_wake`. The order: `_sync_lock`, then one of
+`_wake_lock` and the sequencer's.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -57,6 +58,10 @@ cdef zl_mutex _sync_lock
 cdef Segment *_segment = NULL    # held once; NULL = the next group begins one
 cdef uint32_t _rewind = 0        # atomic; the active segment is not to be trusted: write again from synced_end
 
+# --- under _wake_lock ---
+cdef zl_mutex _wake_lock
+cdef log_wake_fn _wake = NULL
+
 # --- the writer's own ---
 cdef uint64_t _segment_first_us = 0
 
@@ -97,7 +102,6 @@ cdef uint64_t _first_own = 0     # the first seq this process gives out
 cdef uint64_t _previous_last = 0  # the highest seq in the log before it
 cdef uint64_t _key0 = 0
 cdef uint64_t _key1 = 0
-cdef log_wake_fn _wake = NULL
 cdef pthread_t _writer
 cdef pthread_t _syncer
 cdef bint _running = False
@@ -117,8 +121,11 @@ cdef uint64_t log_published_end() noexcept nogil:
 
 
 cdef void log_set_wake(log_wake_fn fn) noexcept nogil:
+    """When it returns, the function before is not running and will not be called again: what it uses may go."""
     global _wake
+    zl_lock(&_wake_lock)
     _wake = fn
+    zl_unlock(&_wake_lock)
 
 
 # --- after a sync: ends, credit, chunks -------------------------------------------------------------------------
@@ -133,8 +140,10 @@ cdef void _publish(uint64_t seq) noexcept nogil:
     """published_end never goes back, also while a group is written again."""
     if seq > zl_load64(&_published):
         zl_store64(&_published, seq)
+        zl_lock(&_wake_lock)
         if _wake != NULL:
             _wake()
+        zl_unlock(&_wake_lock)
         published_note(seq)
 
 

@@ -33,8 +33,8 @@ cdef enum:
 
 cdef Worker _workers[MAX_WORKERS]
 cdef zl_mutex _end_lock        # guards Worker.ended: no collection is asked of a worker that answers no more
-cdef uint32_t _count = 0
-cdef bint _running = False
+cdef uint32_t _count = 0       # atomic: worker structs that stand
+cdef uint32_t _running = 0     # atomic flag: workers take messages
 
 
 RETRY_S = 1.0                  # a question without a conclusive answer is put again after this
@@ -50,10 +50,9 @@ def start(
     `hold_s`: how long frames wait for a DID that nobody knows. `applied_seq`: events up to it are in SQL. The log must
     be open. Raises MemoryError, OSError, ValueError.
     """
-    global _count, _running
     cdef uint32_t i
     cdef int error
-    if _running:
+    if zl_load32(&_running):
         raise RuntimeError("the pipeline runs already")
     if not 0 < workers <= MAX_WORKERS:
         raise ValueError(f"workers: 1 to {MAX_WORKERS}")
@@ -71,8 +70,8 @@ def start(
                     break
                 i -= 1
             raise MemoryError("no memory for the account table")
-    _count = workers
-    _running = True
+    zl_store32(&_count, workers)
+    zl_store32(&_running, 1)
     for i in range(workers):
         error = worker_start(&_workers[i])
         if error:
@@ -96,15 +95,14 @@ def drain(double timeout_s):
 
 def stop():
     """Ends the workers: frames queued or held are let go, their hosts' cursors stay below them. Joins the threads."""
-    global _running
-    cdef uint32_t i
-    if not _running:
+    cdef uint32_t i, count = zl_load32(&_count)
+    if not zl_load32(&_running):
         return
-    _running = False
-    for i in range(_count):                   # all at once: each may be in the middle of something
+    zl_store32(&_running, 0)
+    for i in range(count):                   # all at once: each may be in the middle of something
         if zl_load32(&_workers[i].stopping) != NEVER_STARTED:
             zl_store32(&_workers[i].stopping, 1)
-    for i in range(_count):
+    for i in range(count):
         if zl_load32(&_workers[i].stopping) == NEVER_STARTED:
             _workers[i].ended = 1
         else:
@@ -126,13 +124,12 @@ cdef void _end(uint32_t i) noexcept nogil:
 
 def close():
     """After stop: gives all memory back. The requests' waiting threads are woken for good."""
-    global _count
     cdef uint32_t i
     requests.close_lists()
-    for i in range(_count):
+    for i in range(zl_load32(&_count)):
         worker_abandon(&_workers[i])          # answers that came since
         worker_free(&_workers[i])
-    _count = 0
+    zl_store32(&_count, 0)
 
 
 # --- answers ---
@@ -154,8 +151,8 @@ cdef Message_ *_message(int kind, str did) except NULL:
 
 cdef void _send(Message_ *m) noexcept:
     """Hands the message to the worker of its DID; after `stop` nobody waits for it."""
-    cdef uint32_t count = _count
-    if not _running or count == 0:
+    cdef uint32_t count = zl_load32(&_count)
+    if not zl_load32(&_running) or count == 0:
         zl_free(m)
         return
     inlet_put_message(<uint32_t>(m.hash % count), &m.node)
@@ -286,7 +283,7 @@ def collect_dirty():
     cdef uint32_t i, w
     cdef bint again
     out = []
-    for w in range(_count):
+    for w in range(zl_load32(&_count)):
         again = True
         while again:
             memset(&rows, 0, sizeof(rows))
@@ -319,7 +316,7 @@ def queued():
     cdef uint64_t frames = 0
     cdef uint64_t n_bytes = 0
     cdef uint32_t i
-    for i in range(_count):
+    for i in range(zl_load32(&_count)):
         frames += zl_load64(&inlet(i).queued)
         n_bytes += zl_load64(&inlet(i).queued_bytes)
     return frames, n_bytes
@@ -330,7 +327,7 @@ def stats():
     cdef Worker *w
     cdef uint32_t i
     out = []
-    for i in range(_count):
+    for i in range(zl_load32(&_count)):
         w = &_workers[i]
         out.append({
             "queued": zl_load64(&w.inlet.queued),

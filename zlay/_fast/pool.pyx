@@ -6,8 +6,9 @@ a trimmed page stays untouched until a frame needs it.
 
 Assumes: `init` before the first reader starts, `close` after the last frame has been given back.
 
-Threads: any. `_lock` is a leaf (nothing else is locked, called or waited for under it) and guards the side arrays, the
-lists and the plain counters. A Frame belongs to whoever holds its pointer; `pool_give` ends it.
+Threads: any. `_lock` is a leaf (nothing else is locked, called or waited for under it) and guards the side arrays and
+the lists; mode, region and arrays change only in `init` and `close`; figures are atomics. A Frame belongs to whoever
+holds its pointer; `pool_give` ends it.
 
 The other modes (FRAME_ALLOC) exist to compare allocators and keep the same bound and the same interface: `malloc` (one
 malloc and free per frame), `arena` (a frame plus a chain of small mallocs, the shape of a per-frame arena), `mmap`
@@ -18,7 +19,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_add64, zl_add64_relaxed, zl_cas64, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
-    zl_load64_relaxed, zl_sub64,
+    zl_load64_relaxed, zl_store64, zl_sub64,
 )
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
 from zlay._fast.mem cimport MEM_FRAME, zl_free, zl_malloc
@@ -68,14 +69,14 @@ cdef uint32_t *_prev = NULL
 cdef uint32_t[ORDERS] _head
 cdef uint32_t[QUICK_ORDERS] _quick
 cdef uint32_t[QUICK_ORDERS] _quick_n
-cdef uint64_t _peak = 0          # since init
-cdef uint64_t _recent_peak = 0   # since the last trim
-cdef uint64_t _last_peak = 0     # of the interval before
+cdef uint64_t _peak = 0          # atomic: since init
+cdef uint64_t _recent_peak = 0   # atomic: since the last trim
+cdef uint64_t _last_peak = 0     # under _lock: of the interval before
 cdef uint64_t _frames = 0        # atomic: frames alive
 cdef uint64_t _takes = 0         # atomic
 cdef uint64_t _exhausted = 0     # atomic
 cdef uint64_t _mallocs = 0       # atomic: allocator calls (malloc or mmap) made for frames; stays 0 in mode pool
-cdef uint64_t _trimmed = 0
+cdef uint64_t _trimmed = 0       # atomic
 cdef uint32_t _word = 0          # futex: bumped when room appears while someone waits
 cdef uint32_t _waiting = 0       # atomic: how many wait
 
@@ -210,11 +211,10 @@ cdef uint64_t pool_total_bytes() noexcept nogil:
 
 cdef inline void _note_peak(uint64_t used) noexcept nogil:
     # Approximate in the other modes (no lock there); exact under _lock in mode pool.
-    global _peak, _recent_peak
-    if used > _recent_peak:
-        _recent_peak = used
-        if used > _peak:
-            _peak = used
+    if used > zl_load64_relaxed(&_recent_peak):
+        zl_store64(&_recent_peak, used)
+        if used > zl_load64_relaxed(&_peak):
+            zl_store64(&_peak, used)
 
 
 cdef Frame *pool_take(uint32_t cap) noexcept nogil:
@@ -382,7 +382,7 @@ def init(total_bytes, mode="pool"):
     Call once per process before any reader starts (and again after `close`). Raises ValueError for an unknown mode or a
     bound outside 8 MiB to 1 TiB, RuntimeError when the pool stands already, MemoryError when the kernel refuses.
     """
-    global _mode, _base, _total, _units, _state, _next, _prev, _peak, _recent_peak, _last_peak
+    global _mode, _base, _units, _state, _next, _prev, _peak, _recent_peak, _last_peak
     global _takes, _exhausted, _mallocs, _trimmed
     cdef uint32_t block = <uint32_t>1 << (ORDERS - 1)
     cdef uint32_t unit
@@ -411,17 +411,16 @@ def init(total_bytes, mode="pool"):
             _quick_n[i] = 0
         for unit in range(0, _units, block):
             _push_free(unit, ORDERS - 1, 0)
-    _total = <uint64_t>_units * UNIT
+    zl_store64(&_total, <uint64_t>_units * UNIT)
 
 
 def close():
     """Gives the region back. Raises RuntimeError while frames are alive: the last user has not let go."""
-    global _total
     if zl_load64(&_frames) != 0:
         raise RuntimeError(f"{zl_load64(&_frames)} frames are still alive")
     zl_lock(&_lock)
     _unmap()
-    _total = 0
+    zl_store64(&_total, 0)
     zl_unlock(&_lock)
 
 
@@ -439,7 +438,7 @@ def trim():
 
 
 cdef uint64_t _trim() noexcept nogil:
-    global _recent_peak, _last_peak, _trimmed
+    global _last_peak
     cdef uint32_t[TRIM_BATCH] units
     cdef uint8_t[TRIM_BATCH] orders
     cdef uint64_t[TRIM_BATCH] kept  # from the start of the block: where the next frames will be cut from
@@ -452,10 +451,10 @@ cdef uint64_t _trim() noexcept nogil:
         zl_unlock(&_lock)
         return 0
     used = zl_load64(&_used)
-    warm = max(_recent_peak, _last_peak)
+    warm = max(zl_load64_relaxed(&_recent_peak), _last_peak)
     warm = warm - used if warm > used else 0
-    _last_peak = _recent_peak
-    _recent_peak = used
+    _last_peak = zl_load64_relaxed(&_recent_peak)
+    zl_store64(&_recent_peak, used)
     _flush_quick()
     while True:
         n = 0
@@ -489,8 +488,8 @@ cdef uint64_t _trim() noexcept nogil:
             _merge_free(units[i], orders[i], DIRTY if kept[i] else 0)
         if n < TRIM_BATCH:
             break
-    _trimmed += given
     zl_unlock(&_lock)
+    zl_add64_relaxed(&_trimmed, given)
     return given
 
 
@@ -511,16 +510,16 @@ def stats():
                     dirty += <uint64_t>UNIT << order
                 unit = _next[unit]
     zl_unlock(&_lock)
-    used = zl_load64(&_used)
+    total, used = zl_load64(&_total), zl_load64(&_used)
     return {
         "mode": MODES[_mode],
-        "total_bytes": _total,
+        "total_bytes": total,
         "used_bytes": used,
-        "free_bytes": _total - used,
-        "peak_bytes": _peak,
+        "free_bytes": total - used,
+        "peak_bytes": zl_load64_relaxed(&_peak),
         "idle_warm_bytes": dirty,
         "largest_free_bytes": largest,
-        "trimmed_bytes_total": _trimmed,
+        "trimmed_bytes_total": zl_load64_relaxed(&_trimmed),
         "frames": zl_load64(&_frames),
         "takes_total": zl_load64_relaxed(&_takes),
         "exhausted_total": zl_load64_relaxed(&_exhausted),

@@ -18,7 +18,9 @@ from zlay._fast.connection cimport (
     connection_set_sink, connection_set_times, connection_too_large, connections_waiting_for_pool,
 )
 from zlay._fast.host cimport Host, MAX_HOSTS, host_at, host_drop_slot, host_give_credit, host_give_share, host_interrupt
-from zlay._fast.includes.atomics cimport zl_futex_wait, zl_futex_wake, zl_load32, zl_monotonic_us, zl_store32
+from zlay._fast.includes.atomics cimport (
+    zl_futex_wait, zl_futex_wake, zl_load32, zl_loadp, zl_monotonic_us, zl_store32, zl_storep,
+)
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_thread_fn, zl_thread_name, zl_thread_start, zl_unlock
 from zlay._fast.mem cimport MEM_CONNECTION, zl_calloc, zl_free, zl_malloc
 from zlay._fast.pool cimport Frame, pool_give
@@ -50,12 +52,12 @@ cdef enum:
     STOP_AGAIN_MS = 50
 
 cdef zl_mutex _lock
-cdef Connection *_live[65536]    # MAX_HOSTS, by host index
+cdef Connection *_live[65536]    # MAX_HOSTS, by host index; written under _lock, atomic for a look without it
 cdef Connection *_ends = NULL    # newest first
 cdef uint32_t _count = 0         # connections alive; written under _lock, a futex for stop_all
 cdef int _eventfd = -1           # readable while ends wait; made at first use, never closed
 cdef uint64_t _started = 0       # since the process began; under _lock
-cdef uint64_t[END_COUNT] _ended_by
+cdef uint64_t[END_COUNT] _ended_by  # under _lock
 
 CAUSES = (
     "stopped", "eof", "closed", "protocol", "error_frame", "decode", "silent", "stalled", "io", "memory", "pool",
@@ -110,7 +112,7 @@ cdef void _finish(Connection *c) noexcept nogil:
     global _ends, _count
     connection_drop_partial(c)
     zl_lock(&_lock)
-    _live[c.host.index] = NULL
+    zl_storep(<void **>&_live[c.host.index], NULL)
     zl_unlock(&_lock)
     if c.io.close != NULL:
         c.io.close(c.io.ctx, c.fd)
@@ -138,7 +140,7 @@ cdef Connection *_new_connection(Host *h, int fd, Io io, uint64_t cursor, int *r
     zl_lock(&_lock)
     taken = _live[h.index] != NULL
     if not taken:
-        _live[h.index] = c
+        zl_storep(<void **>&_live[h.index], c)
         zl_store32(&_count, _count + 1)
         _started += 1
     zl_unlock(&_lock)
@@ -153,7 +155,7 @@ cdef void _forget(Connection *c) noexcept nogil:
     """A connection whose thread could not be started leaves no end."""
     global _count, _started
     zl_lock(&_lock)
-    _live[c.host.index] = NULL
+    zl_storep(<void **>&_live[c.host.index], NULL)
     zl_store32(&_count, _count - 1)
     _started -= 1
     zl_unlock(&_lock)
@@ -285,7 +287,7 @@ def stop_all(deadline_s):
     with nogil:
         while True:
             for index in range(MAX_HOSTS):  # again and again: a dial may just have come through
-                if _live[index] != NULL:
+                if zl_loadp(<void **>&_live[index]) != NULL:
                     _stop(index)
             alive = zl_load32(&_count)
             now = zl_monotonic_us()
@@ -339,10 +341,17 @@ def alive(host_index):
 def stats():
     """Connections alive and started, ends by cause, readers waiting for room in the pool. Any thread."""
     cdef int i
+    cdef uint64_t started
+    cdef uint64_t[END_COUNT] ended
+    zl_lock(&_lock)
+    started = _started
+    for i in range(END_COUNT):
+        ended[i] = _ended_by[i]
+    zl_unlock(&_lock)
     return {
         "alive": zl_load32(&_count),
-        "started_total": _started,
-        "ended_total": {CAUSES[i]: _ended_by[i] for i in range(END_COUNT)},
+        "started_total": started,
+        "ended_total": {CAUSES[i]: ended[i] for i in range(END_COUNT)},
         "waiting_for_pool": connections_waiting_for_pool(),
         "connection_bytes": sizeof(Connection),
     }

@@ -230,10 +230,14 @@ def put(int kind, str did, uint32_t host_id=0):
 
 def waiting():
     """Requests waiting and asked so far, by kind. Any thread."""
+    cdef uint64_t lie, asked
     cdef int k
     out = {}
     for k, name in enumerate(("load", "resolve", "recheck", "status", "resync", "resolve_web")):
-        out[name] = (_lists[k].urgent.n + _lists[k].idle.n, _lists[k].asked)
+        zl_lock(&_lists[k].mutex)
+        lie, asked = _lists[k].urgent.n + _lists[k].idle.n, _lists[k].asked
+        zl_unlock(&_lists[k].mutex)
+        out[name] = (lie, asked)
     return out
 
 
@@ -242,7 +246,9 @@ def refused():
     cdef uint64_t n = 0
     cdef int k
     for k in range(REQUEST_KINDS):
+        zl_lock(&_lists[k].mutex)
         n += _lists[k].refused
+        zl_unlock(&_lists[k].mutex)
     return n
 
 
@@ -250,9 +256,11 @@ def open_lists():
     """Lets requests flow (again). Before any worker runs."""
     cdef int k
     for k in range(REQUEST_KINDS):
+        zl_lock(&_lists[k].mutex)
         zl_store32(&_lists[k].closed, 0)
         _lists[k].asked = 0
         _lists[k].refused = 0
+        zl_unlock(&_lists[k].mutex)
 
 
 def close_lists():

@@ -461,6 +461,7 @@ def table():
     """(first_seq, last_seq or None of the active one, bytes of .frames, holders) of each segment, oldest first."""
     cdef uint32_t i, n
     cdef Segment *copies
+    cdef Segment *s
     # Copied first: no object is made under the lock, for a collection could then wait for who waits for the lock.
     with nogil:
         zl_lock(&_lock)
@@ -468,7 +469,11 @@ def table():
         copies = <Segment *> zl_malloc(MEM_LOG, (n + 1) * sizeof(Segment))
         if copies != NULL:
             for i in range(n):
-                memcpy(&copies[i], _items[i], sizeof(Segment))
+                s = _items[i]
+                copies[i].first_seq = s.first_seq
+                copies[i].last_seq = zl_load64(&s.last_seq)
+                copies[i].frames_bytes = zl_load64(&s.frames_bytes)
+                copies[i].refs = s.refs
         zl_unlock(&_lock)
     if copies == NULL:
         raise MemoryError

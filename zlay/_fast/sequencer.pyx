@@ -15,7 +15,8 @@ it is synced, so that a failed group can be written again. All but one of the sp
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from atomics cimport zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed, zl_store64
+from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
+                      zl_store64)
 from fileio cimport MADV_DONTNEED, madvise
 from threads cimport zl_lock, zl_mutex, zl_unlock
 
@@ -42,11 +43,11 @@ cdef bint _open = False
 cdef bint _paused = False
 cdef bint _writer_idle = False
 cdef uint32_t _room_waiters = 0
-cdef uint64_t _waited = 0
 
 # --- atomics ---
 cdef uint64_t _appended = 0
 cdef uint64_t _buffered = 0      # changed under _lock
+cdef uint64_t _waited = 0        # changed under _lock
 cdef uint32_t _room_word = 0
 cdef uint32_t _work_word = 0
 
@@ -136,7 +137,7 @@ cdef Chunk *_append_chunk(uint32_t need) noexcept nogil:
 
 
 cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
-    global _next_seq, _room_waiters, _writer_idle, _buffered, _waited
+    global _next_seq, _room_waiters, _writer_idle, _buffered
     cdef uint64_t seq
     cdef uint32_t n, need, word
     cdef Chunk *c
@@ -160,7 +161,7 @@ cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
             c = _append_chunk(need)
             if c != NULL:
                 break
-        _waited += 1
+        zl_bump64(&_waited, 1)
         _room_waiters += 1
         word = zl_load32(&_room_word)
         zl_unlock(&_lock)
@@ -318,14 +319,14 @@ cdef void sequencer_pause(bint pause) noexcept nogil:
 
 
 cdef void sequencer_open(uint64_t next_seq, uint32_t max_chunks) noexcept nogil:
-    global _next_seq, _max_chunks, _open, _paused, _writer_idle, _waited
+    global _next_seq, _max_chunks, _open, _paused, _writer_idle
     zl_lock(&_lock)
     _next_seq = next_seq
     _max_chunks = max(max_chunks, <uint32_t> 2)      # one to write, one to gather
     zl_store64(&_appended, next_seq - 1)
     zl_store64(&_buffered, 0)
     _paused = _writer_idle = False
-    _waited = 0
+    zl_store64(&_waited, 0)
     _open = True
     zl_unlock(&_lock)
 
