@@ -645,6 +645,7 @@ print(seen, left, round(each, 1), round(started, 3), round(time.monotonic() - be
 """
 
 
+@pytest.mark.measures
 def test_thousand_connections_cost_little() -> None:
     """An idle connection that has received costs under 64 KiB of RSS with its thread; 1,000 start and stop quickly."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 3000:

@@ -1,0 +1,306 @@
+"""The stress of the core's shared structures: `python -m tests.native.stress [--seconds N] [NAME ...]`.
+
+Threads in C work on the structures while this one thread of Python does what the relay's Python threads do: collects,
+scrapes, trims, retires, answers. Each part raises AssertionError when something was lost, came twice or out of order.
+`scripts/tsan` runs it compiled with ThreadSanitizer, which says more; `--plant` is a race for it to find.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests._fast.pipe import Pipe
+from tests._fast.replay import Replay, record
+from tests.native import load
+from zlay._fast import consumer, host, log, mem, pipeline, pool, reader, requests, segments, verdicts
+from zlay.eventlog.log import EventLog, LogSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+END_S = 120.0  # for what has been stopped to come to its end, on a slow and busy machine
+MIB = 1 << 20
+_ids = itertools.count(900_000)
+
+
+def _hosts(n: int, credit: int) -> list[int]:
+    return [host.new(next(_ids), f"stress-{number}", credit) for number in range(n)]
+
+
+def _until(condition: Callable[[], bool], meanwhile: Callable[[], object], what: str, seconds: float = END_S) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        meanwhile()
+        time.sleep(0.001)
+
+
+def _for(seconds: float, meanwhile: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        meanwhile()
+        time.sleep(0.001)
+
+
+# --- pool, credit, shares, slots, inboxes ---
+
+HEADER = bytes.fromhex("a2") + b"at" + b"\x69#identity" + b"bop" + b"\x01"  # {"t": "#identity", "op": 1}
+TEMPLATES, HOSTS = 24, 6
+
+
+def _template(number: int) -> tuple[bytes, int]:
+    """A frame of tests/native/race_frames.pyx, and where its DID ends."""
+    size = {7: 40_000, 15: 150_000, 23: 600_000}.get(number, (64, 300, 2_000, 5_000, 9_000)[number % 5])
+    head = HEADER + b"\xa3cdid\x78\x20did:plc:" + f"{number:024d}".encode()
+    return head + b"cseq\x1a\0\0\0\0" + b"ezzzzz" + b"\x5a" + size.to_bytes(4, "big") + bytes(size), len(head)
+
+
+def frames(seconds: float) -> dict[str, Any]:
+    """Connections, pool, credit, shares, anchors, slots, inboxes."""
+    native = load("race_frames")
+    pool.init(32 * MIB)
+    indexes = _hosts(HOSTS, 4 * MIB)
+    turn = itertools.count()
+
+    def housekeeping() -> None:
+        for host_id, epoch, cursor in host.anchors():
+            host.set_saved(indexes[0] + host_id - host.stats(indexes[0])["id"], epoch, cursor)
+        host.collect_all(native.synced_end())
+        host.totals()
+        host.stats(indexes[next(turn) % HOSTS])
+        pool.stats()
+        pool.resident_bytes()
+        verdicts.counts()
+        if next(turn) % 64 == 0:
+            pool.trim()
+
+    native.start(indexes, [_template(number) for number in range(TEMPLATES)])
+    _for(seconds, housekeeping)
+    native.stop_producing()
+    _until(lambda: native.producing() == 0, housekeeping, "producers do not end")
+    result: dict[str, Any] = native.finish()
+    rows = {row[0]: row for row in host.collect_all(native.synced_end())}
+    for index, last in zip(indexes, result["last"], strict=False):
+        stats = host.stats(index)
+        assert stats["credit_used_bytes"] == stats["queued_bytes"] == stats["pending"] == 0, stats
+        assert rows[stats["id"]][2:] == (last, None), rows[stats["id"]]
+    assert pool.stats()["frames"] == pool.stats()["used_bytes"] == 0
+    pool.check()
+    pool.close()
+    assert result["faults"] == 0
+    assert result["sent"] == result["taken"] == result["dropped"] + result["synced"] > 0
+    assert result["messages_sent"] == result["messages_taken"] > 0
+    assert result["queued"] == 0
+    return result
+
+
+# --- sequencer, writer, segments, ranges, consumers ---
+
+
+def _consumer_end(next_seq: int) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    consumer.accept(theirs.detach(), "stress", next_seq)
+    return ours
+
+
+def _log(seconds: float, durability: str, folder: Path) -> dict[str, Any]:
+    native = load("race_log")
+    pool.init(256 * MIB)  # bounds credit, of which there is more than room in the log's buffer
+    settings: dict[str, Any] = {"durability": durability, "segment_bytes": 2 * MIB, "buffer_chunks": 2}
+    opened = EventLog.open(folder, LogSettings(retention_hours=0, retention_bytes=8 * MIB, **settings))
+    consumer.start(b"\x88\x00", tick_us=-1)
+    drains = [_consumer_end(1) for _ in range(3)]
+    visitors: list[socket.socket] = []
+    turn = itertools.count()
+
+    def housekeeping() -> None:
+        rows = consumer.stats()
+        opened.set_keep_from(min([row[4] for row in rows], default=1))
+        log.retain()
+        log.status()
+        segments.table()
+        segments.status()
+        consumer.count()
+        consumer.disconnects()
+        consumer.take_ends()
+        if next(turn) % 8 == 0:
+            visitors.append(_consumer_end(log.ends()[2] + 1))
+        if len(visitors) > 6:
+            visitors.pop(0).close()
+
+    native.start(_hosts(6, 8 * MIB), [end.fileno() for end in drains])
+    _for(seconds, housekeeping)
+    native.stop_appending()
+    waited = log.status()["waited"]
+    appended = native.appended()
+    _until(lambda: set(native.drained()) == {appended}, housekeeping, "consumers do not get all")
+    for visitor in visitors:
+        visitor.close()
+    for end in drains:
+        end.shutdown(socket.SHUT_RDWR)
+    consumer.stop(1001, 3.0)
+    opened.close()
+    result: dict[str, Any] = {**native.finish(), "waited": waited}
+    for end in drains:
+        end.close()
+    assert log.ends()[1] == appended > 0
+    assert result["faults"] == 0
+    assert result["ranges"] > 0
+    assert host.totals()["credit_used_bytes"] == 0
+    pool.close()
+    return result
+
+
+def log_fsync(seconds: float) -> dict[str, Any]:
+    """The log with every group synced before it is published, retention and consumers."""
+    with tempfile.TemporaryDirectory(prefix="zlay-stress-") as folder:
+        return _log(seconds, "fsync", Path(folder))
+
+
+def log_os(seconds: float) -> dict[str, Any]:
+    """The log that publishes what is written, its syncer, retention and consumers."""
+    with tempfile.TemporaryDirectory(prefix="zlay-stress-") as folder:
+        return _log(seconds, "os", Path(folder))
+
+
+# --- requests and allocations ---
+
+
+def asking(seconds: float) -> dict[str, Any]:
+    """Requests of workers, taken by several Python threads; memory that changes hands."""
+    native = load("race_asking")
+    requests.open_lists()
+    native.start()
+    taken: list[list[str]] = [[] for _ in range(8)]  # by taker; most lists have two
+    stop = threading.Event()
+
+    def take(kind: int, mine: list[str]) -> None:
+        while not stop.is_set():
+            mine.extend(did for did, _, _ in requests.take(kind, 100, 0.05))
+
+    takers = [
+        threading.Thread(target=take, args=(number % len(requests.waiting()), taken[number]), name=f"taker-{number}")
+        for number in range(8)
+    ]
+    for thread in takers:
+        thread.start()
+
+    def scrape() -> None:
+        requests.waiting()
+        requests.refused()
+        mem.usage()
+        mem.histogram()
+
+    _for(seconds, scrape)
+    result: dict[str, Any] = native.finish()
+    _until(lambda: all(waiting == 0 for waiting, _ in requests.waiting().values()), scrape, "requests are left")
+    stop.set()
+    for thread in takers:
+        thread.join(END_S)
+    requests.close_lists()
+    asked = [
+        f"did:{'web' if number & 1 else 'plc'}:{asker}.{kind}.{number}"
+        for asker, put in enumerate(result.pop("put"))
+        for kind, n in enumerate(put)
+        for number in range(n)
+    ]
+    assert sorted(itertools.chain.from_iterable(taken)) == sorted(asked), "a request was lost or came twice"
+    assert result["faults"] == 0
+    return {"asked": len(asked), **result}
+
+
+# --- readers, workers, log and consumers as they are ---
+
+
+def relay(seconds: float) -> dict[str, Any]:
+    """Readers on sockets, workers with too small a table, log and consumers, fed from a recording again and again."""
+    result: dict[str, Any] = {"rounds": 0, "published": 0}
+    with tempfile.TemporaryDirectory(prefix="zlay-stress-") as name:
+        recorded = Path(name) / "recording"
+        record(recorded, events=3000, hosts=4, accounts=120, p256_share=0.3)
+        deadline = time.monotonic() + seconds
+        while result["rounds"] == 0 or time.monotonic() < deadline:
+            result["published"] += _one_relay(recorded, Path(name) / f"log-{result['rounds']}")
+            result["rounds"] += 1
+    return result
+
+
+def _one_relay(recorded: Path, folder: Path) -> int:
+    consumer.start(b"\x88\x00", tick_us=-1)
+    ends = []
+    with Pipe(folder, entries=192, keys=192, workers=3) as pipe:
+        replay = Replay(pipe, recorded)
+        ends = [_consumer_end(1) for _ in range(2)]
+
+        def housekeeping() -> None:
+            pipe.pump()
+            replay.apply()
+            pipeline.stats()
+            pipeline.queued()
+            host.totals()
+            pool.stats()
+            pool.trim()
+            log.status()
+            consumer.stats()
+            requests.waiting()
+            reader.stats()
+            verdicts.counts()
+            for end in ends:
+                end.recv(MIB, socket.MSG_DONTWAIT) if _readable(end) else None
+
+        replay.play()
+        _until(lambda: replay.received() == replay.events and pipe.settled(), housekeeping, "frames without verdict")
+        published = pipe.log.published_end
+        assert published > 0
+        for wire in replay.wires:
+            wire.close()
+        _until(lambda: reader.stats()["alive"] == 0, housekeeping, "a reader does not end")
+        consumer.stop(1001, 3.0)
+    replay.close()
+    for end in ends:
+        end.close()
+    return int(published)
+
+
+def _readable(end: socket.socket) -> bool:
+    try:
+        return bool(end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
+def plant(seconds: float) -> dict[str, Any]:
+    """A race on purpose."""
+    native = load("race_asking")
+    native.plant()
+    time.sleep(seconds)
+    result: dict[str, Any] = native.finish()
+    return result
+
+
+PARTS = {"frames": frames, "log_fsync": log_fsync, "log_os": log_os, "asking": asking, "relay": relay}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("parts", nargs="*", metavar="NAME", choices=[*PARTS, []], help=", ".join(PARTS))
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each part (default: 2)")
+    parser.add_argument("--plant", action="store_true", help="only a race on purpose")
+    options = parser.parse_args()
+    parts = {"plant": plant} if options.plant else {name: PARTS[name] for name in options.parts or PARTS}
+    for name, part in parts.items():
+        began = time.monotonic()
+        result = part(options.seconds)
+        print(f"stress: {name}: ok ({time.monotonic() - began:.1f} s) {result}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
