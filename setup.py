@@ -3,12 +3,13 @@
 All compiler directives and flags stand here. What only one topic needs (the libraries it links) stands at the head
 of its own `.pyx`, as a `# distutils:` line. Generated C goes to `build/`, never beside the sources.
 
-Environment (a change of the last two rebuilds everything):
+Environment (a change of the last three rebuilds everything):
 
   ZLAY_ONLY=a,b     build only these topics (file names without `.pyx`); `none` builds nothing
   ZLAY_EXTRA=DIR    also build the `.pyx` of this folder: tests/native, what tests drive the core with
   ZLAY_DEBUG=1      bounds and division checks on, -O0, C assertions kept
   ZLAY_SAN=NAME     `address`, `thread` or `undefined`: build with that sanitizer
+  ZLAY_CRASH_POINTS=1  places where the process can be told to die, for tests/crash; less optimised
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ BUILD_JOBS = min(2, os.cpu_count() or 1)  # the compiler takes up to 1 GB for a 
 
 DEBUG = os.environ.get("ZLAY_DEBUG", "0") == "1"
 SANITIZER = os.environ.get("ZLAY_SAN", "")
+CRASH_POINTS = os.environ.get("ZLAY_CRASH_POINTS", "0") == "1"
 
 if SANITIZER and SANITIZER not in SANITIZERS:
     raise SystemExit(f"ZLAY_SAN={SANITIZER}: not one of {', '.join(SANITIZERS)}")
@@ -61,6 +63,8 @@ def compile_args() -> list[str]:
         args += [f"-fsanitize={SANITIZER}", "-g", "-O1"]
     if SANITIZER == "thread":  # copies that the compiler writes out itself would not be seen
         args += [f"-fno-builtin-{name}" for name in ("memcpy", "memmove", "memset", "memcmp")]
+    if CRASH_POINTS:
+        args += ["-DZLAY_CRASH_POINTS=1", "-O1"]
     return args
 
 

@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zlay import __version__, gil, logs
+from zlay._fast import crash, pipeline, pool, reader, verdicts
 from zlay._fast import host as chost
-from zlay._fast import pipeline, pool, reader, verdicts
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
@@ -136,7 +136,9 @@ class Relay:
         checkpoint = store.checkpoint()
         newest = events.recovered.last_seq
         if recovery.agree(checkpoint, events.store_id, newest_seq=newest, log_end=events.appended_end):
+            crash.point("start.agreed")
             store.set_store_id(events.store_id)
+            crash.point("start.store_id")
             store.apply([], [], events.appended_end, events.appended_end)
         elif checkpoint.applied_seq < events.appended_end:
             began = time.monotonic()
@@ -144,6 +146,7 @@ class Relay:
             changed = recovery.replay(store, missed, events.appended_end)
             log.info("state brought up from the log", from_seq=checkpoint.applied_seq, to_seq=events.appended_end,
                      changes=changed, seconds=round(time.monotonic() - began, 2))  # fmt: skip
+        crash.point("start.state")
         return store.checkpoint()
 
     def _open_upstream(self, dedup_from: int, behind: dict[int, tuple[int, int]]) -> None:
@@ -261,6 +264,7 @@ class Relay:
         self.dialer.stop()
         left = reader.stop_all(within(READERS_DEADLINE_S))
         log_moves = self.log.status()["fault"] == "none"
+        crash.point("stop.readers")
         drained = pipeline.drain(within(DRAIN_DEADLINE_S if log_moves else 0.0))
         self.log.seal()  # or a worker would wait for room in it for as long as the disk is full
         self.loader.stop()
@@ -271,12 +275,15 @@ class Relay:
         self.registry.stop()
         self.housekeeping.stop()
         pipeline.stop()
+        crash.point("stop.workers")
         synced = self.log.wait_synced(self.log.appended_end, within(LOG_DEADLINE_S))
         with contextlib.suppress(RuntimeError):  # a thread that does not end is told by the log, and dies with us
             self.consumers.stop(deadline_s=within(CONSUMERS_DEADLINE_S))
         self.http.stop()
         running = self.supervisor.join(within(THREADS_DEADLINE_S))
+        crash.point("stop.synced")
         applied = self.applier.finish(within(LOG_DEADLINE_S))
+        crash.point("stop.applied")
         self.registry.flush()
         with contextlib.suppress(RuntimeError):  # a consumer's thread that did not end reads on: it dies with us
             self.log.close(within(LOG_DEADLINE_S))

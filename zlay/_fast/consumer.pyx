@@ -15,6 +15,7 @@ from libc.string cimport memcpy, strncpy
 
 from atomics cimport (zl_add64_relaxed, zl_bump64, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us,
                       zl_realtime_us, zl_store32, zl_store64)
+from crash_points cimport zl_crash_point
 from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, F_GETFL,
                      F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_WR,
                      TCP_NODELAY, TCP_USER_TIMEOUT, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno,
@@ -167,7 +168,9 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
     cdef ssize_t n
     cdef int result
     if c.range.offset < c.range.end:
+        zl_crash_point(b"send.before")
         n = sendfile(c.fd, c.range.segment.frames_fd, &c.range.offset, <size_t> (c.range.end - c.range.offset))
+        zl_crash_point(b"send.after")
         result = _sent(c, n)
         if n > 0:
             zl_bump64(&c.bytes, <uint64_t> n)

@@ -24,6 +24,7 @@ from zlay._fast.includes.atomics cimport (
     zl_add32, zl_add64, zl_add64_relaxed, zl_bump64, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
     zl_load64_relaxed, zl_loadp, zl_monotonic_us, zl_store32, zl_store64, zl_storep, zl_sub64, zl_swap32, zl_swapp,
 )
+from zlay._fast.includes.crash_points cimport zl_crash_point
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_unlock
 from zlay._fast.mem cimport MEM_HOST, zl_calloc, zl_free, zl_malloc
 from zlay._fast.pool cimport pool_total_bytes, pool_used_bytes
@@ -200,6 +201,7 @@ cdef Slot *host_push_slot(Host *h, uint64_t upstream_seq, uint64_t synced_end) n
     zl_store64(&slot.verdict, SLOT_PENDING)
     h.tail_used += 1
     zl_add64(&h.pushed, 1)  # publishes the slot
+    zl_crash_point(b"receive.after")
     return slot
 
 

@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset
 
 from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
                       zl_monotonic_us, zl_store32, zl_store64)
+from crash_points cimport zl_crash_point, zl_crash_torn
 from fileio cimport EDQUOT, EIO, ENOSPC, errno, fdatasync
 from hashes cimport zl_crc32c, zl_siphash24
 from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_start, zl_unlock
@@ -145,6 +146,7 @@ cdef void _publish(uint64_t seq) noexcept nogil:
             _wake()
         zl_unlock(&_wake_lock)
         published_note(seq)
+        zl_crash_point(b"publish.after")
 
 
 cdef void _synced_to(uint64_t seq) noexcept nogil:
@@ -160,8 +162,13 @@ cdef int _sync_files(Segment *s) noexcept nogil:
     """fdatasync of both files, timed. 0 or an errno."""
     cdef uint64_t begin = zl_monotonic_us(), took
     cdef int bucket = 0
-    if fdatasync(s.frames_fd) != 0 or fdatasync(s.index_fd) != 0:
+    zl_crash_point(b"sync.before")
+    if fdatasync(s.frames_fd) != 0:
         return errno if errno else EIO
+    zl_crash_point(b"sync.between")
+    if fdatasync(s.index_fd) != 0:
+        return errno if errno else EIO
+    zl_crash_point(b"sync.after")
     took = zl_monotonic_us() - begin
     zl_bump64(&_syncs, 1)
     zl_bump64(&_sync_us, took)
@@ -245,8 +252,9 @@ cdef int _new_segment() noexcept nogil:
 cdef int _write_part(Chunk *c, uint32_t i, uint32_t n, uint64_t *done) noexcept nogil:
     """Events i..n-1 of a chunk, as many as the segment takes, at its end. done = events written."""
     cdef uint64_t at = zl_load64(&_segment.frames_bytes), seq = c.first_seq + i, synced = zl_load64(&_synced)
-    cdef uint64_t newest = 0
+    cdef uint64_t newest = 0, index_at
     cdef uint32_t start = c.pending[i].start, k = i
+    cdef size_t frames_bytes, index_bytes
     cdef IndexEntry *e
     cdef int error
     while k < n:
@@ -261,12 +269,20 @@ cdef int _write_part(Chunk *c, uint32_t i, uint32_t n, uint64_t *done) noexcept 
             newest = e.recv_us
         k += 1
     e = &c.entries[k - 1]
-    error = write_all(_segment.frames_fd, c.data + start, c.pending[k - 1].start + e.length - start, at)
-    if error == 0:
-        error = write_all(_segment.index_fd, &c.entries[i], <size_t> (k - i) * SEG_ENTRY_BYTES,
-                          SEG_HEADER_BYTES + (seq - _segment.first_seq) * SEG_ENTRY_BYTES)
+    frames_bytes = c.pending[k - 1].start + e.length - start
+    index_bytes = (k - i) * SEG_ENTRY_BYTES
+    index_at = SEG_HEADER_BYTES + (seq - _segment.first_seq) * SEG_ENTRY_BYTES
+    zl_crash_point(b"write.before")
+    zl_crash_torn(b"write.frames.torn", _segment.frames_fd, c.data + start, frames_bytes, at)
+    error = write_all(_segment.frames_fd, c.data + start, frames_bytes, at)
     if error:
         return error
+    zl_crash_point(b"write.between")
+    zl_crash_torn(b"write.index.torn", _segment.index_fd, &c.entries[i], index_bytes, index_at)
+    error = write_all(_segment.index_fd, &c.entries[i], index_bytes, index_at)
+    if error:
+        return error
+    zl_crash_point(b"write.after")
     zl_store64(&_segment.frames_bytes, e.offset + e.length)
     if newest > zl_load64(&_segment.newest_us):
         zl_store64(&_segment.newest_us, newest)
@@ -295,7 +311,10 @@ cdef int _right_segment(uint64_t end, int *what) noexcept nogil:
     if error:
         what[0] = FAULT_SYNC
         return error
-    return _new_segment()
+    zl_crash_point(b"rotate.before")
+    error = _new_segment()
+    zl_crash_point(b"rotate.after")
+    return error
 
 
 cdef int _write_group(uint64_t end, int *what) noexcept nogil:

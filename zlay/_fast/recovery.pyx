@@ -11,6 +11,7 @@ the log's buffer held, so that a start does not read half a gigabyte.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from crash_points cimport zl_crash_point
 from fileio cimport (O_CLOEXEC, O_RDONLY, O_RDWR, close, errno, fdatasync, fstat, ftruncate, openat, stat_s)
 from hashes cimport zl_crc32c
 
@@ -125,6 +126,7 @@ cdef int _mend(Tail *t) noexcept nogil:
     cdef int error
     if kept < t.entries and ftruncate(t.index_fd, <int64_t> (SEG_HEADER_BYTES + kept * SEG_ENTRY_BYTES)) != 0:
         return errno
+    zl_crash_point(b"recover.cut")
     if t.frames_end and t.frames_end < t.frames_bytes and ftruncate(t.frames_fd, <int64_t> t.frames_end) != 0:
         return errno
     t.entries = min(t.entries, kept)
@@ -136,14 +138,17 @@ cdef int _mend(Tail *t) noexcept nogil:
                 error = read_all(t.frames_fd, t.frame, e.length, e.offset)
             if error == 0:
                 error = write_all(t.frames_fd, t.frame, e.length, e.offset)
+        zl_crash_point(b"recover.rewrite")
         if error == 0:
             error = write_all(t.index_fd, t.block, n * SEG_ENTRY_BYTES, SEG_HEADER_BYTES + position * SEG_ENTRY_BYTES)
         if error:
             return error
         position += n
         t.rewritten += n
+    zl_crash_point(b"recover.sync")
     if fdatasync(t.frames_fd) != 0 or fdatasync(t.index_fd) != 0:
         return errno
+    zl_crash_point(b"recover.after")
     return 0
 
 

@@ -15,6 +15,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from atomics cimport zl_add64, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store64, zl_sub64
+from crash_points cimport zl_crash_point
 from fileio cimport (EEXIST, EINTR, EIO, ENOENT, O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, close, dup, errno,
                      fdatasync, fstatvfs, fsync, openat, pread, pwrite, statvfs_s, unlinkat)
 from hashes cimport zl_crc32c_soft
@@ -253,6 +254,7 @@ cdef void _unlink(uint64_t first_seq) noexcept nogil:
     cdef char name[NAME_BYTES]
     _name(name, first_seq, b"index")
     unlinkat(_dir, name, 0)
+    zl_crash_point(b"unlink.between")
     _name(name, first_seq, b"frames")
     unlinkat(_dir, name, 0)
 
@@ -275,6 +277,10 @@ cdef int _create_file(uint64_t first_seq, uint64_t previous_last, bint frames, i
     if fd < 0:
         return errno
     out[0] = fd
+    if frames:
+        zl_crash_point(b"birth.frames")
+    else:
+        zl_crash_point(b"birth.index")
     error = write_all(fd, &h, SEG_HEADER_BYTES, 0)
     if error == 0 and fdatasync(fd) != 0:
         error = errno
@@ -305,7 +311,9 @@ cdef int segment_create(uint64_t first_seq, uint64_t previous_last, Segment **ou
         _unlink(first_seq)
     error = _create_file(first_seq, previous_last, True, &s.frames_fd)
     if error == 0:
+        zl_crash_point(b"birth.between")
         error = _create_file(first_seq, previous_last, False, &s.index_fd)
+    zl_crash_point(b"birth.after")
     if error == 0 and fsync(_dir) != 0:
         error = errno
     if error:
@@ -392,7 +400,9 @@ cdef uint64_t segments_retain(uint64_t max_age_us, uint64_t max_bytes, uint64_t 
         zl_lock(&_lock)
         _take_out(0)
         zl_unlock(&_lock)
+        zl_crash_point(b"retire.before")
         _unlink(first)
+        zl_crash_point(b"retire.after")
         zl_add64(&_retired, 1)
         total -= size
         gone += size

@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 
 from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
                       zl_store64)
+from crash_points cimport zl_crash_point
 from fileio cimport MADV_DONTNEED, madvise
 from threads cimport zl_lock, zl_mutex, zl_unlock
 
@@ -199,6 +200,7 @@ cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
     zl_unlock(&_lock)
     if wake:
         zl_futex_wake(&_work_word, 1)
+    zl_crash_point(b"append.after")
     return seq
 
 

@@ -27,6 +27,7 @@ from zlay._fast.includes.atomics cimport (
     zl_add64_relaxed, zl_bump64, zl_futex_wake, zl_load32, zl_load64, zl_monotonic_us, zl_realtime_us, zl_store32,
     zl_store64, zl_sub64,
 )
+from zlay._fast.includes.crash_points cimport zl_crash_point
 from zlay._fast.includes.threads cimport zl_thread_start
 from zlay._fast.judge cimport Judgement, judge_event, judge_message
 from zlay._fast.log cimport LogEvent, log_append
@@ -127,6 +128,7 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     if seq == 0:                  # closed: shutdown
         _let_go(f)
         return
+    zl_crash_point(b"verdict.before")
     zl_store64(&f.slot.verdict, seq)
     zl_add64_relaxed(&f.host.published, 1)
     count_verdict(V_PASS, R_OK)
@@ -203,6 +205,7 @@ cdef void _hold(Worker *w, Account *a, Frame *f, int reason, bint force, bint wa
     if f.held_since_us == 0 or reason != R_HOLD_BEHIND:
         count_verdict(V_HOLD, reason)
     hold_append(&w.holds, h, f)
+    zl_crash_point(b"hold.after")
     if reason != R_HOLD_BEHIND:
         h.asked_us = w.holds.clock_us
         h.retry_us = zl_monotonic_us() + _retry_us

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from zlay._fast import crash
 from zlay._fast import log as _log
 from zlay._fast import published as _published
 from zlay._fast import segments as _segments
@@ -112,7 +113,9 @@ class EventLog:
             next_seq += OS_JUMP
         if next_seq > MAX_SEQ:
             raise StartError(f"the log has reached seq {next_seq}: no number is left below 2^53")
+        crash.point("open.recovered")
         write_run(dir_fd, Run(boot, settings.durability, next_seq))
+        crash.point("open.noted")
         continue_last = found.continue_last and next_seq == found.last_seq + 1
         _log.set_did_key(store.did_key)
         _segments.open_table(dir_fd, store.store_id, found.rows, continue_last)

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from zlay._fast import crash
 from zlay._fast import recovery as _recovery
 from zlay._fast import segments as _segments
 from zlay.errors import StartError
@@ -112,7 +113,9 @@ def _both_headers(dir_fd: int, first_seq: int, store_id: bytes) -> bool:
 
 def _remove(dir_fd: int, first_seq: int, kinds: tuple[str, ...], found: Recovered) -> None:
     for kind in kinds:
+        crash.point("remove.before")
         os.unlink(segment_name(first_seq, kind), dir_fd=dir_fd)
+        crash.point("remove.after")
         found.removed.append(segment_name(first_seq, kind))
     os.fsync(dir_fd)
 

@@ -14,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from zlay._fast import crash
 from zlay._fast import published as _published
 from zlay.errors import StartError
 
@@ -119,10 +120,13 @@ def replace_file(dir_fd: int, name: str, data: bytes, mode: int = 0o640) -> None
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         os.write(fd, data)
+        crash.point("replace.written")
         os.fsync(fd)
     finally:
         os.close(fd)
+    crash.point("replace.before")
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    crash.point("replace.renamed")
     os.fsync(dir_fd)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zlay import logs
+from zlay._fast import crash
 from zlay._fast import host as chost
 from zlay.errors import HostRefused, StateError
 from zlay.hosts.interface import DialTarget
@@ -130,7 +131,9 @@ class Registry:
 
     def new_epoch(self, host_id: int) -> int:
         """The host's numbering starts again; durable when it returns. Raises StateError."""
+        crash.point("epoch.before")
         epoch = self._store.begin_epoch(host_id)
+        crash.point("epoch.after")
         with self._lock:
             entry = self._by_id[host_id]
             entry.epoch = epoch
@@ -201,7 +204,9 @@ class Registry:
                 unknown = [host for host in wanted if host.hostname not in self._by_name]
             added = []
             if unknown:
+                crash.point("hosts.before")
                 rows = {row.id: row for row in self._store.add_hosts(unknown)}
+                crash.point("hosts.after")
                 with self._lock:
                     added = [self._enter(row).id for row in rows.values()]
         self._announce(added)

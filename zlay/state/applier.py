@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zlay import logs
+from zlay._fast import crash
 from zlay.errors import StateError
 from zlay.state.retry import Backoff
 
@@ -157,8 +158,11 @@ class Applier:
 
     def _commit(self, group: _Group) -> bool:
         highest = max((delta.last_seq for delta in group.deltas), default=0)
+        crash.point("apply.collected")
         if not self._wait_synced(highest):
             return False
+        if group.dedup_from is not None:
+            crash.point("cursors.before")
         try:
             self._store.apply(group.deltas, group.cursors, group.end, group.dedup_from)
         except StateError as exc:
@@ -176,8 +180,11 @@ class Applier:
             self._dedup_from = group.dedup_from
         self.groups += 1
         self.rows += len(group.deltas)
+        crash.point("apply.after")
         self._set_applied(group.end)
         self._cursors_saved(group.cursors)
+        if group.dedup_from is not None:
+            crash.point("cursors.after")
         return True
 
     def _wait_synced(self, seq: int) -> bool:

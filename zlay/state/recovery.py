@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from zlay._fast import commit, message
+from zlay._fast import commit, crash, message
 from zlay._fast.verdicts import KINDS, STATUSES
 from zlay.errors import StartError
 from zlay.pipeline.types import AccountDelta
@@ -68,6 +68,7 @@ def replay(store: Store, events: Iterable[LogEntry], log_end: int) -> int:
     while group := list(islice(_read_changes(changing), EVENTS_PER_GROUP)):
         changed += len(group)
         store.apply(_fold(store, group), [], group[-1].seq, None)
+        crash.point("replay.group")
     store.apply([], [], log_end, None)
     return changed
 

@@ -20,6 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from zlay._fast import crash
 from zlay.errors import StartError, StateError, StateUnavailable
 from zlay.pipeline.types import AccountRow, Identity
 from zlay.state import schema
@@ -336,7 +337,9 @@ class SqliteStore:
             self._begin(writer)
             try:
                 yield writer
+                crash.point("commit.before")
                 writer.execute("COMMIT")
+                crash.point("commit.after")
             except BaseException:
                 if writer.in_transaction:  # some errors (a full disk) have rolled back already
                     writer.execute("ROLLBACK")
