@@ -44,7 +44,9 @@ def make(data_dir: Path, upstream: Sequence[int] = range(1, EVENTS + 1), segment
     with opened(data_dir, segment_entries=segment_entries) as log:
         for seq in upstream:
             frame = message(0, f"event {seq}")
-            fast_log.append(frame, *seq_span(frame), kind=4, host_id=1, host_epoch=1, upstream_seq=seq, recv_us=seq)
+            fast_log.append(
+                frame, *seq_span(frame), kind=4, host_id=1, host_epoch=1, upstream_seq=seq, recv_us=seq, did_hash=1
+            )
         assert log.wait_synced(log.appended_end, 20)
     store = SqliteStore(data_dir / "state.sqlite")
     store.add_hosts([NewHost(HOST, "config")])
