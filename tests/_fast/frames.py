@@ -6,6 +6,7 @@ Built with an encoder of its own that does as it is told: it keeps the order of 
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,8 @@ def pack(value: Any) -> bytes:
             return b"\xf5" if value else b"\xf4"
         case int():
             return head(0, value) if value >= 0 else head(1, -1 - value)
+        case float():
+            return b"\xfb" + struct.pack(">d", value)
         case str():
             raw = value.encode("utf-8", "surrogatepass")
             return head(3, len(raw)) + raw

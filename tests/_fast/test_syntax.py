@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable
 
+
+def is_at_identifier(text: str) -> bool:
+    """A DID or a handle."""
+    return syntax.is_did(text) or syntax.is_handle(text)
+
+
+def is_at_uri(text: str) -> bool:
+    """at://, an identifier, and perhaps a collection, and perhaps a record key."""
+    identifier, *path = text.removeprefix("at://").split("/")
+    checks = (syntax.is_nsid, syntax.is_record_key)
+    return (
+        text.startswith("at://")
+        and is_at_identifier(identifier)
+        and len(path) <= 2
+        and all(check(part) for check, part in zip(checks, path, strict=False))
+    )
+
+
 CHECKS: dict[str, Callable[[str], bool]] = {
     "did": syntax.is_did,
     "handle": syntax.is_handle,
@@ -24,6 +43,8 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     "recordkey": syntax.is_record_key,
     "datetime": syntax.is_datetime,
     "tid": lambda text: syntax.tid_number(text) is not None,
+    "atidentifier": is_at_identifier,
+    "aturi": is_at_uri,
 }
 # The files say whether an example is valid; the numbers are those of protocol.md H, so that none is lost on the way.
 EXAMPLES = {
@@ -40,6 +61,10 @@ EXAMPLES = {
     ("datetime", "syntax_valid"): 35,
     ("datetime", "syntax_invalid"): 45,
     ("datetime", "parse_invalid"): 7,
+    ("atidentifier", "syntax_valid"): 11,
+    ("atidentifier", "syntax_invalid"): 22,
+    ("aturi", "syntax_valid"): 23,
+    ("aturi", "syntax_invalid"): 72,
 }
 PLC = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 
@@ -51,6 +76,16 @@ def test_published_examples(name: str, kind: str) -> None:
     assert len(examples) == EXAMPLES[name, kind]
     wrong = [text for text in examples if CHECKS[name](text) is not (kind == "syntax_valid")]
     assert wrong == []
+
+
+def test_every_published_file_is_used() -> None:
+    """Each file of the interop suite is read by a test, but for syntaxes that a relay does not know."""
+    folder = fixtures.folder() / "interop"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    not_ours = {"LICENSE-CC0", *(name for name in files if re.match(r"syntax/(cid|language|uri)_", name))}
+    tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("*.py"))
+    here = {f"syntax/{name}_{kind}.txt" for name, kind in EXAMPLES}
+    assert {name for name in files - not_ours - here if name not in tests} == set()
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,20 @@ def by_libipld(raw: bytes) -> str | None:
         return ""
 
 
+def decode_cars(cases: list[str]) -> list[dict[str, list[str]] | None]:
+    """For each CAR its roots and the CIDs of its blocks by libipld, all as hex; None where it refuses it."""
+    return [decode_car(bytes.fromhex(raw)) for raw in cases]
+
+
+def decode_car(raw: bytes) -> dict[str, list[str]] | None:
+    """One CAR by libipld, which does not look at hashes, nor at what roots are."""
+    try:
+        header, blocks = libipld.decode_car(raw)
+        return {"roots": [root.hex() for root in header["roots"]], "cids": sorted(cid.hex() for cid in blocks)}
+    except Exception:  # noqa: BLE001 - any refusal is the answer
+        return None
+
+
 def read_frames(cases: list[str]) -> list[str]:
     """For each frame what the SDK makes of it: its model in lower case, "unknown" for a type it does not know."""
     return [read_frame(bytes.fromhex(raw)) for raw in cases]
@@ -156,7 +170,14 @@ def read_frame(raw: bytes) -> str:
         return f"model: {exc!r}"
 
 
-ASKS = {"sign": sign, "verify": verify, "encode": encode, "decode": decode, "read_frames": read_frames}
+ASKS = {
+    "sign": sign,
+    "verify": verify,
+    "encode": encode,
+    "decode": decode,
+    "decode_cars": decode_cars,
+    "read_frames": read_frames,
+}
 
 
 def main() -> None:

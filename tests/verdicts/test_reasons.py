@@ -27,7 +27,7 @@ from tests.verdicts.stage import WAIT_S, Stage
 from zlay._fast import mst, node, verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests._fast.actor import Actor
@@ -38,13 +38,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 OWN_TESTS = {"host_banned", "shutdown", "duplicate"}  # below: they take a relay of their own, or a restart
 
 _fresh = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One relay for all cases."""
-    with Stage(tmp_path_factory.mktemp("verdicts") / "data") as made:
-        yield made
 
 
 # --- what a case sends ---
