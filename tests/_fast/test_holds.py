@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests._fast.actor import Actor, now_us
-from tests._fast.pipe import Pipe
+from tests._fast.actor import Actor, changed, now_us
+from tests._fast.pipe import WAIT_S, Pipe
 from zlay._fast import pipeline
 from zlay.pipeline.types import Identity
+from zlay.sim.keys import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,3 +174,80 @@ def test_a_question_that_was_taken_and_never_answered_is_put_again(pipe: Pipe) -
     succeeds(pipe, actor)
     pipe.settle()
     assert len(pipe.published()) == 1
+
+
+def test_a_stranger_costs_an_account_nothing(pipe: Pipe) -> None:
+    """A host that names an account of another's has neither its events dropped nor the account marked.
+
+    Not even when the directory then fails for that account alone: only the stranger's own frame expires.
+    """
+    actor, feed, stranger = Actor("bob"), pipe.feed("a"), pipe.feed("b")
+    known(pipe, feed, actor)
+    fails(pipe, actor)
+    for number in range(1, 3):
+        stranger.send(actor.account(stranger.next_seq(), active=False))
+        pipe.until(lambda: pipe.total("held") == 1, "the stranger's frame is held")
+        feed.send(actor.commit(feed.next_seq()))
+        pipe.settle()
+        assert (stranger.dropped(), feed.dropped()) == ({"hold_expired": number}, {})
+    assert [host for host, _ in pipe.published()] == [feed.id] * 3
+    assert pipe.asked["resync", actor.did] == 0
+    assert [delta.desynchronized for delta in pipe.apply()] == [False]
+
+
+def known(pipe: Pipe, feed: Feed, actor: Actor) -> None:
+    """The account is known, its document not just now."""
+    pipe.identities[actor.did] = lambda: actor.identity("a", resolved_us=now_us() - 10_000_000)
+    feed.send(actor.commit(feed.next_seq()))
+    pipe.settle()
+
+
+@pytest.mark.parametrize("systemic", [True, False])
+def test_a_new_key_waits_for_a_directory_that_fails(tmp_path: Path, systemic: bool) -> None:
+    """A signature by another key than the stored one is no verdict before the directory has answered (design 5)."""
+    with Pipe(tmp_path, hold_s=WAIT_S, retry_s=0.05) as pipe:
+        actor, feed = Actor("bob"), pipe.feed("a")
+        known(pipe, feed, actor)
+        actor.key = SigningKey("k256", b"the new key")
+        fails(pipe, actor, systemic=systemic)
+        asked = pipe.asked["resolve", actor.did]
+        feed.send(actor.commit(feed.next_seq()), actor.commit(feed.next_seq()))
+        pipe.until(lambda: pipe.asked["resolve", actor.did] >= asked + 3, "more questions")
+        succeeds(pipe, actor)
+        pipe.settle()
+        assert (feed.dropped(), len(pipe.published())) == ({}, 3)
+        wrong = changed(actor.draft(feed.next_seq()), lambda made: setattr(made, "sign", Actor("eve").key.sign))
+        feed.send(wrong)
+        pipe.settle()
+        assert feed.dropped() == {"sig_invalid": 1}, "with an answer it is one"
+
+
+def test_a_moved_account_waits_for_a_directory_that_fails(tmp_path: Path) -> None:
+    """Frames of the new host wait until the directory says whose the account is, and pass if it says so."""
+    with Pipe(tmp_path, hold_s=WAIT_S, retry_s=0.05) as pipe:
+        actor, feed, new = Actor("bob"), pipe.feed("a"), pipe.feed("b")
+        known(pipe, feed, actor)
+        fails(pipe, actor)
+        asked = pipe.asked["resolve", actor.did]
+        new.send(actor.commit(new.next_seq()))
+        pipe.until(lambda: pipe.asked["resolve", actor.did] >= asked + 3, "more questions")
+        pipe.identities[actor.did] = lambda: actor.identity("b")
+        pipe.settle()
+        assert (new.dropped(), pipe.published()[-1]) == ({}, (new.id, 1))
+        feed.send(actor.account(feed.next_seq()))
+        pipe.settle()
+        assert feed.dropped() == {"wrong_host": 1}
+
+
+def test_a_new_account_waits_for_a_directory_that_fails(tmp_path: Path) -> None:
+    """A replica that does not know a DID yet is asked again until there is another answer, not only until it fails."""
+    with Pipe(tmp_path, hold_s=WAIT_S, retry_s=0.05) as pipe:
+        actor, feed = Actor("bob"), pipe.feed("a")
+        pipe.identities[actor.did] = lambda: Identity(actor.did, "not_found", None, 0, b"", now_us())
+        feed.send(actor.commit(feed.next_seq()))
+        pipe.until(lambda: pipe.asked["resolve", actor.did] == 1)
+        fails(pipe, actor)
+        pipe.until(lambda: pipe.asked["resolve", actor.did] >= 4, "more questions")
+        succeeds(pipe, actor)
+        pipe.settle()
+        assert (feed.dropped(), len(pipe.published())) == ({}, 1)

@@ -34,7 +34,6 @@ cdef enum Retry:                  # bits of Frame.retried: what this frame has a
     RETRY_STATUS = 4
     RETRY_WAIT = 8                # the last run asked; this one waits before the next
     RETRY_NOT_FOUND = 16          # no such DID was the answer: a second question, after a wait
-    RETRY_NOT_FOUND_ASKED = 32
 
 cdef enum:
     SECOND_US = 1000000
@@ -93,13 +92,15 @@ cdef inline bint _asked_since(const Account *a, const Frame *f) noexcept nogil:
 cdef bint _ask_again(Account *a, Frame *f, int bit, uint64_t now_us, Judgement *j) noexcept nogil:
     """Whether what contradicts the stored identity is worth another look at the directory (E2, E4): then it is held.
 
-    Once per frame, and not when the answer is younger than the frame; but for some seconds after an #identity
-    replicas of the directory may lag, so that until then a frame is tried again each second.
+    Not when the answer is younger than the frame, and until there is one: a directory that fails makes nothing
+    conclusive. For some seconds after an #identity its replicas may lag, so that until then each answer is doubted.
     """
     cdef bint lagging = now_us < account_stale_us(a) + LAG_US
     if f.retried & bit:
         if not lagging:
-            return False
+            # (From the future: the clock was set back, and no answer would be young enough.)
+            j.force = not _asked_since(a, f) and f.recv_us < now_us + SECOND_US
+            return j.force
         f.retried ^= RETRY_WAIT
         j.wait = (f.retried & RETRY_WAIT) != 0
     elif _asked_since(a, f) and not lagging:
@@ -119,7 +120,8 @@ cdef inline int _hold(Judgement *j, int reason) noexcept nogil:
 cdef bint _not_found_again(Account *a, Frame *f, uint64_t now_us, Judgement *j) noexcept nogil:
     """Whether "no such DID" is worth a second question, a second later (G5): then the frame is held.
 
-    It is for the frame that caused the question, and for an #identity: an account may be newer than a replica.
+    It is for the frame that caused the question, and for an #identity: an account may be newer than a replica. The
+    second answer, which comes later than NEWS_LAG_US, is conclusive.
     """
     if account_identity_us(a) > f.recv_us + NEWS_LAG_US:
         return False
@@ -129,9 +131,6 @@ cdef bint _not_found_again(Account *a, Frame *f, uint64_t now_us, Judgement *j) 
         f.retried |= RETRY_NOT_FOUND
         j.wait = True
         return True
-    if f.retried & RETRY_NOT_FOUND_ASKED:
-        return False
-    f.retried |= RETRY_NOT_FOUND_ASKED
     j.force = True
     return True
 

@@ -232,14 +232,21 @@ cdef void _run_held(Worker *w, Frame *frames) noexcept nogil:
         _run(w, hold_next(&w.holds, &frames))
 
 
+cdef inline bint _is_strangers(const Account *a, const Frame *f) noexcept nogil:
+    """Whether the frame came from another host than the one that the account is known to live on."""
+    return a.identity == ID_OK and (a.host_id != f.host.id or (a.flags & A_ELSEWHERE) != 0)
+
+
 cdef void _note_failure(Worker *w, Hold *h) noexcept nogil:
     """Its DID got no answer though others did: what has waited too long since that was first so is dropped.
 
-    What is younger runs again, and asks anew.
+    What is younger runs again, and asks anew; so does what only waits behind the question of a stranger, who names an
+    account of another host: that must cost neither its events nor its good name.
     """
     cdef Account *a = h.account
     cdef uint64_t failing_us = h.failing_us
     cdef Frame *frames
+    cdef bint own = False         # a frame of the account's own is among what is dropped
     if failing_us == 0:
         h.failing_us = w.holds.clock_us
         return
@@ -247,10 +254,16 @@ cdef void _note_failure(Worker *w, Hold *h) noexcept nogil:
         return
     frames = hold_end(&w.holds, h)
     while frames != NULL and hold_is_over(&w.holds, failing_us, frames, _hold_us):
+        if not _is_strangers(a, frames):
+            if not own and a.identity == ID_OK and not a.flags & A_STALE and frames.retried == 0:
+                break
+            own = True
         _drop(w, hold_next(&w.holds, &frames), R_HOLD_EXPIRED)
-    if a.flags & A_KNOWN:
+    if own and a.flags & A_KNOWN:
         _desynchronize(w, a)
     _run_held(w, frames)
+    if a.hold != NULL:
+        a.hold.failing_us = failing_us
 
 
 cdef void _tick(Worker *w) noexcept nogil:
