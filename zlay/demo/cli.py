@@ -13,12 +13,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from zlay.demo.check import Checker
-from zlay.demo.consumer import ProtocolBroken, Stream
+from zlay.demo.consumer import Stream
 from zlay.demo.relay import RelayChild
 from zlay.demo.table import Figures, Table
 from zlay.sim.process import SimProcess
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-__all__ = ["add_parser", "run"]
+__all__ = ["Demo", "add_parser", "run"]
 
 FINISH_S = 30.0  # for the last events to come out
-CONNECT_S = 30.0
+EXTRA_S = 0.3  # what must not come would come in this time
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,7 +74,7 @@ class _Consumer:
                 with self.lock:
                     for message in batch:
                         self._checker.take(message)
-        except (ProtocolBroken, OSError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it was, what comes after it is not checked
             self.problem = f"{type(exc).__name__}: {exc}"
         else:
             if not self._closing:
@@ -134,14 +134,12 @@ def _sim_flags(arguments: argparse.Namespace, ledger: Path) -> list[str]:
     return [str(flag) for flag in flags]
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo. 0 = all as it must be."""
+def run(arguments: argparse.Namespace, start_relay: type[RelayChild] = RelayChild, finish_s: float = FINISH_S) -> int:
+    """Runs the demo. 0 = all as it must be. `finish_s`: how long the last events may take to come out. Main thread."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with _folder(arguments.keep) as folder:
-        ledger_path = folder / "ledger"
-        with SimProcess(*_sim_flags(arguments, ledger_path)) as sim:
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _folder(arguments.keep) as folder, SimProcess(*_sim_flags(arguments, folder / "ledger")) as sim:
             password = secrets.token_urlsafe(12)
             settings = {
                 "RELAY_UPSTREAM": "none",
@@ -150,77 +148,86 @@ def run(arguments: argparse.Namespace) -> int:
                 "RELAY_PLC_URL": sim.plc,
                 "RELAY_ADMIN_PASSWORD": password,
             }
-            with RelayChild(folder, settings) as relay:
-                return _show(arguments, sim, relay, password, stop)
+            with start_relay(folder, settings) as relay:
+                return Demo(sim, relay, stop).run(arguments.seconds, password, finish_s)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _show(
-    arguments: argparse.Namespace, sim: SimProcess, relay: RelayChild, password: str, stop: threading.Event
-) -> int:
-    print(f"firehose  {relay.firehose}?cursor=0")
-    print(f"look at   {relay.internal}/metrics  /_stats  /_readyz  {relay.public}/xrpc/com.atproto.sync.listHosts")
-    print(f"admin     curl -H 'Authorization: Bearer {password}' {relay.internal}/admin/hosts")
-    print(f"network   {len(sim.hosts)} hosts, PLC {sim.plc}, control {sim.control}\n", flush=True)
-    checker = Checker(sim.ledger())
-    consumer = _Consumer(relay.firehose, checker)
-    watch = _Watch(relay, consumer, checker)
-    table = Table()
-    ends = time.monotonic() + arguments.seconds if arguments.seconds else float("inf")
-    while time.monotonic() < ends and consumer.problem is None and relay.process.poll() is None:
-        if stop.wait(min(1.0, max(0.0, ends - time.monotonic()))):
-            break
-        table.draw(watch.figures())
-    return _verdict(sim, relay, consumer, checker, watch)
+class Demo:
+    """One run: network, relay and consumer, and what is found. Main thread."""
 
+    def __init__(self, sim: SimProcess, relay: RelayChild, stop: threading.Event) -> None:
+        self._sim, self._relay, self._stop = sim, relay, stop
+        self._checker = Checker(sim.ledger())
+        self._consumer = _Consumer(relay.firehose, self._checker)
+        self._watch = _Watch(relay, self._consumer, self._checker)
+        self._drops: dict[str, int] = {}
 
-def _verdict(sim: SimProcess, relay: RelayChild, consumer: _Consumer, checker: Checker, watch: _Watch) -> int:
-    """Lets the network finish, waits for the last event, and says what is wrong."""
-    spent = time.monotonic() - watch._began
-    sim.finish()
-    until = time.monotonic() + FINISH_S
-    drops: dict[str, int] = {}
-    while consumer.problem is None and relay.process.poll() is None and time.monotonic() < until:
-        with consumer.lock:
-            missing = checker.missing()
-        drops = relay.stats()["verdicts"].get("drop", {})
-        if not missing and checker.ledger.ended and sum(drops.values()) >= sum(checker.expected_drops.values()):
-            break
-        time.sleep(0.05)
-    consumer_problem = consumer.problem
-    time.sleep(0.3)  # what must not come would come now
-    consumer.close()
-    status = relay.close()
-    problems = _problems(checker, drops)
-    if consumer_problem:
-        problems.insert(0, f"the consumer ended: {consumer_problem}")
-    if status != 0:
-        problems.append(f"the relay exited with {status}")
-    for line in problems + checker.complaints + (checker.missing_sample() if problems else []):
-        print(f"  ! {line}")
-    rate = checker.matched / spent if spent else 0.0
-    print(
-        f"\n{checker.matched:,} events came out as they were sent, {rate:,.0f}/s; "
-        f"{sum(drops.values()):,} were dropped, each for the right reason; relay at most "
-        f"{watch.peak_rss / 2**20:.0f} MiB"
-        if not problems
-        else f"\nFAILED after {checker.matched:,} good events"
-    )
-    return 1 if problems else 0
+    def run(self, seconds: float, password: str, finish_s: float) -> int:
+        """Shows it for so long (0 = until `stop`), then judges it: the exit status."""
+        self._introduce(password)
+        began = time.monotonic()
+        ends = began + seconds if seconds else float("inf")
+        table = Table()
+        while self._goes_on() and time.monotonic() < ends:
+            if self._stop.wait(min(1.0, max(0.0, ends - time.monotonic()))):
+                break
+            with contextlib.suppress(OSError, psutil.Error):  # busy, or gone: then it is told at the end
+                table.draw(self._watch.figures())
+        spent_s = time.monotonic() - began
+        self._finish(finish_s)
+        problems = self._end()
+        for line in problems + (self._checker.complaints + self._checker.missing_sample() if problems else []):
+            print(f"  ! {line}")
+        matched = self._checker.matched
+        print(
+            f"\n{matched:,} events came out as they were sent, {matched / spent_s:,.0f}/s; "
+            f"{sum(self._drops.values()):,} were dropped, each for the right reason; relay at most "
+            f"{self._watch.peak_rss / 2**20:.0f} MiB"
+            if not problems
+            else f"\nFAILED after {matched:,} good events"
+        )
+        return 1 if problems else 0
 
+    def _introduce(self, password: str) -> None:
+        sim, relay = self._sim, self._relay
+        print(f"firehose  {relay.firehose}?cursor=0")
+        print(f"look at   {relay.internal}/metrics  /_stats  /_readyz  {relay.public}/xrpc/com.atproto.sync.listHosts")
+        print(f"admin     curl -H 'Authorization: Bearer {password}' {relay.internal}/admin/hosts")
+        print(f"network   {len(sim.hosts)} hosts, PLC {sim.plc}, control {sim.control}\n", flush=True)
 
-def _problems(checker: Checker, drops: dict[str, Any]) -> list[str]:
-    out = []
-    missing = checker.missing()
-    if missing:
-        out.append(f"{missing} valid events did not come out")
-    if checker.wrong:
-        out.append(f"{checker.wrong} came out that should not have, or changed, twice, or in the wrong order")
-    if checker.gaps:
-        out.append(f"{checker.gaps} gaps in seq")
-    if not checker.matched:
-        out.append("nothing came out")
-    for reason in sorted(drops.keys() | checker.expected_drops.keys()):
-        dropped, expected = drops.get(reason, 0), checker.expected_drops.get(reason, 0)
-        if dropped != expected:
-            out.append(f"dropped as {reason}: {dropped}, expected {expected}")
-    return out
+    def _goes_on(self) -> bool:
+        return self._consumer.problem is None and self._relay.process.poll() is None
+
+    def _finish(self, finish_s: float) -> None:
+        """Lets the network finish, and waits for the last event."""
+        self._sim.finish()
+        until = time.monotonic() + finish_s
+        while self._goes_on() and time.monotonic() < until and not self._is_complete():
+            time.sleep(0.05)
+        time.sleep(EXTRA_S)
+        self._ask_drops()
+
+    def _is_complete(self) -> bool:
+        self._ask_drops()
+        with self._consumer.lock:
+            missing = self._checker.missing()
+            expected = sum(self._checker.expected_drops.values())
+        return not missing and self._checker.ledger.ended and sum(self._drops.values()) >= expected
+
+    def _ask_drops(self) -> None:
+        with contextlib.suppress(OSError):  # busy, or gone: what it said last counts
+            self._drops = self._relay.stats()["verdicts"].get("drop", {})
+
+    def _end(self) -> list[str]:
+        """Ends consumer and relay; what is wrong."""
+        problems = [f"the consumer ended: {self._consumer.problem}"] if self._consumer.problem else []
+        self._consumer.close()
+        status = self._relay.close()
+        problems += self._checker.problems(self._drops)
+        self._checker.ledger.close()
+        if status != 0:
+            problems.append(f"the relay exited with {status}")
+        return problems

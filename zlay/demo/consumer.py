@@ -142,8 +142,13 @@ class Stream:
         self._sock = socket.create_connection((parts.hostname, parts.port or 80), UPGRADE_S)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._buffer = bytearray()
+        self._closed = False  # a close frame has come
         target = parts.path + (f"?cursor={cursor}" if cursor is not None else "")
-        self._upgrade(f"{parts.hostname}:{parts.port}", target)
+        try:
+            self._upgrade(f"{parts.hostname}:{parts.port}", target)
+        except BaseException:
+            self._sock.close()
+            raise
 
     def _upgrade(self, host: str, target: str) -> None:
         wire = WSConnection(ConnectionType.CLIENT)
@@ -170,15 +175,21 @@ class Stream:
             pass
 
     def batches(self) -> Iterator[list[Message]]:
-        """What has arrived, as lists of whole messages; ends when the relay closes. Raises ProtocolBroken."""
-        while True:
-            found = list(self._cut())
-            if found:
-                yield found
-            data = self._sock.recv(RECEIVE_BYTES)
-            if not data:
-                return
-            self._buffer += data
+        """What has arrived, as lists of whole messages; ends when the relay closes, and with it the socket.
+
+        Raises ProtocolBroken, OSError.
+        """
+        with self._sock:
+            while True:
+                found = list(self._cut())
+                if found:
+                    yield found
+                if self._closed:
+                    return
+                data = self._sock.recv(RECEIVE_BYTES)
+                if not data:
+                    return
+                self._buffer += data
 
     def _cut(self) -> Iterator[Message]:
         buffer, at = self._buffer, 0
@@ -197,6 +208,7 @@ class Stream:
             elif opcode == PING:
                 self._sock.sendall(_masked(PONG, data))
             elif opcode == CLOSE:
+                self._closed = True
                 break
             elif opcode != PONG:
                 raise ProtocolBroken(f"WebSocket opcode {opcode:#x}")
