@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from zlay import __version__, gil
+from zlay._fast import hidden, mem, pipeline, pool, reader, requests, verdicts
 from zlay._fast import host as chost
-from zlay._fast import mem, pipeline, pool, reader, requests, verdicts
 from zlay.memory import allocator, ledger
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Metrics:
         yield _counter("relay_log_sync_seconds", "time in fdatasync", status["sync_s"])
         yield _gauge("relay_log_buffered_bytes", "bytes appended and not yet synced", status["buffered_bytes"])
         yield _counter("relay_log_waits", "times appending had to wait", status["waited"])
+        yield _gauge("relay_accounts_taken_down", "accounts whose events are hidden", hidden.count())
+        yield _counter("relay_log_hidden_events", "events that consumers were not shown", hidden.events_hidden())
         yield _gauge("relay_log_paused", "1 while the log cannot be written", 0 if status["fault"] == "none" else 1)
 
     def _hosts(self) -> Iterable[Metric]:

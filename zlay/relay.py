@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zlay import __version__, gil, logs
-from zlay._fast import crash, pipeline, pool, reader, verdicts
+from zlay._fast import crash, hidden, pipeline, pool, reader, verdicts
 from zlay._fast import host as chost
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
@@ -40,6 +40,7 @@ from zlay.identity.resolver import Resolver
 from zlay.memory.leaks import LeakTrace
 from zlay.metrics import Metrics
 from zlay.pipeline.link import Link
+from zlay.pipeline.takedowns import Takedowns
 from zlay.shared import look_up
 from zlay.signals import Signals
 from zlay.state import open_store, recovery
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from zlay.config import Config
     from zlay.hosts.registry import HostEntry
+    from zlay.pipeline.takedowns import AccountStatus
     from zlay.state.interface import Store
 
 __all__ = ["Relay", "main"]
@@ -117,6 +119,9 @@ class Relay:
         behind = self.registry.set_logged_above(logged)
         self.link = Link(self.registry.id_of)
         self._open_upstream(checkpoint.dedup_from, behind)
+        self._takedowns = Takedowns(self._store, self.applier, self.log.wait_synced)
+        undo.callback(hidden.clear)
+        self._takedowns.restore()
         self._consumers = Consumers(
             limit=config.relay_max_consumers,
             limit_per_address=config.relay_max_consumers_per_ip,
@@ -288,6 +293,7 @@ class Relay:
         with contextlib.suppress(RuntimeError):  # a consumer's thread that did not end reads on: it dies with us
             self.log.close(within(LOG_DEADLINE_S))
         pipeline.close()
+        hidden.clear()
         self.http.close()
         with contextlib.suppress(StateError):
             self._store.close()
@@ -356,6 +362,13 @@ class Relay:
                 self.crawl.request(hostname)
         except StateError as exc:
             raise HostRefused("ServiceUnavailable", "the database does not answer just now", status=503) from exc
+
+    def set_takedown(self, did: str, *, down: bool) -> AccountStatus | None:
+        """Takes an account down, or lifts that. Raises StateUnavailable."""
+        after = self._takedowns.set(did, down=down)
+        if after is not None and after.seq is not None:
+            log.info("account taken down" if down else "takedown lifted", did=did, seq=after.seq, status=after.status)
+        return after
 
     def shutdown(self, reason: str) -> None:
         """The graceful stop."""

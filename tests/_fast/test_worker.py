@@ -12,6 +12,7 @@ from tests._fast.pipe import Pipe
 from tests.reference.mst_ref import build, encode_tree
 from zlay._fast import host, pipeline, verdicts
 from zlay._fast.syntax import tid_text
+from zlay.eventlog.entries import TAKEN_DOWN
 from zlay.pipeline.types import AccountRow, Identity
 from zlay.sim.keys import SigningKey
 
@@ -412,7 +413,7 @@ def test_a_takedown_stands(pipe: Pipe) -> None:
     pipe.rows[actor.did] = row_of(actor, feed, local_status=S["takendown"])
     frames = [actor.commit(1), actor.account(2, active=False), actor.unknown(3), actor.identity_event(4)]
     assert sent(pipe, feed, *frames) == {"account_takedown": 3}
-    assert [entry.effective_status for entry in pipe.events()] == [S["takendown"]]
+    assert [(entry.effective_status, entry.flags) for entry in pipe.events()] == [(S["takendown"], TAKEN_DOWN)]
     assert [(delta.upstream_status, delta.local_status) for delta in pipe.apply()] == [(S["inactive"], S["takendown"])]
 
 

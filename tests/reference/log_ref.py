@@ -177,7 +177,7 @@ def _event(seq: int, entry: bytes, frames: bytes) -> Event | None:
     frame = frames[offset : offset + length]
     if crc32c(frame) != frame_crc:
         return None
-    if kind >= len(KINDS) or upstream >= STATUSES or effective >= STATUSES or did_hash == 0:
+    if flags > 3 or kind >= len(KINDS) or upstream >= STATUSES or effective >= STATUSES or did_hash == 0:
         raise LogError(f"values of seq {seq}")
     event = Event(
         seq,

@@ -13,7 +13,7 @@ from tests.reference.frame_ref import decode_frame
 from tests.state.support import ACTIVE, DEACTIVATED, DELETED, TAKENDOWN, did, rev
 from zlay._fast import verdicts
 from zlay.errors import StartError
-from zlay.eventlog.log import LogEntry
+from zlay.eventlog.entries import LOCAL, TAKEN_DOWN, LogEntry
 from zlay.pipeline.types import HostCursor, Identity
 from zlay.state.interface import Checkpoint, NewHost
 from zlay.state.plan import S_DELETED
@@ -179,16 +179,25 @@ def test_chain_break_is_found_again(store: SqliteStore) -> None:
 
 
 def test_local_status_is_told_from_upstream(store: SqliteStore) -> None:
-    """A takedown of our own survives events of the host, and ends with our own event."""
-    replay(store, [commit(1, 1, 1, None), account(2, 1, ACTIVE, TAKENDOWN, host_id=0)], 2)
-    replay(store, [account(3, 1, DEACTIVATED, TAKENDOWN)], 3)
+    """A takedown of our own survives events of the host, and ends with our own event, whatever the host says: also that
+    the account is taken down there."""
+    ours = {"host_id": 0, "flags": LOCAL}
+    replay(store, [commit(1, 1, 1, None), account(2, 1, ACTIVE, TAKENDOWN, host_id=0, flags=LOCAL | TAKEN_DOWN)], 2)
+    for seq, upstream in ((3, DEACTIVATED), (5, TAKENDOWN)):
+        replay(store, [account(seq, 1, upstream, TAKENDOWN, flags=TAKEN_DOWN)], seq)
+        row = store.account(did(1))
+        assert row is not None
+        assert (row.host_id, row.upstream_status, row.local_status) == (1, upstream, TAKENDOWN)
+        assert store.taken_down() == [did(1)]
+        replay(store, [account(seq + 1, 1, upstream, upstream, **ours)], seq + 1)
+        row = store.account(did(1))
+        assert row is not None
+        assert (row.upstream_status, row.local_status) == (upstream, ACTIVE)
+        assert store.taken_down() == []
+    replay(store, [account(7, 1, TAKENDOWN, TAKENDOWN, host_id=0, flags=LOCAL | TAKEN_DOWN)], 7)
     row = store.account(did(1))
     assert row is not None
-    assert (row.host_id, row.upstream_status, row.local_status) == (1, DEACTIVATED, TAKENDOWN)
-    replay(store, [account(4, 1, DEACTIVATED, DEACTIVATED, host_id=0)], 4)
-    row = store.account(did(1))
-    assert row is not None
-    assert (row.upstream_status, row.local_status) == (DEACTIVATED, ACTIVE)
+    assert (row.upstream_status, row.local_status) == (TAKENDOWN, TAKENDOWN)
 
 
 def test_identity_event_expires_the_key(store: SqliteStore) -> None:

@@ -24,9 +24,10 @@ from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EP
 from threads cimport zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlock
 
 from zlay._fast.client_frames cimport CLIENT_CLOSE, CLIENT_MORE, CLIENT_PING, client_feed
+from zlay._fast.hidden cimport hidden_generation
 from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
-from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_next,
-                                range_overdue, range_set_grace)
+from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_is_stale,
+                                range_next, range_overdue, range_set_grace)
 from zlay._fast.segments cimport segments_count_damage
 from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
@@ -167,6 +168,9 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
     """One write, of whatever comes next: the rest of a range, lead, control frames, a new range. A Flush."""
     cdef ssize_t n
     cdef int result
+    if range_is_stale(&c.range):
+        _cut(c)
+        c.range.generation = hidden_generation()     # the frame being sent is sent to its end all the same
     if c.range.offset < c.range.end:
         zl_crash_point(b"send.before")
         n = sendfile(c.fd, c.range.segment.frames_fd, &c.range.offset, <size_t> (c.range.end - c.range.offset))

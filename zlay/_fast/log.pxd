@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from zlay._fast.sequencer cimport LOG_LOCAL, LogEvent, log_append, log_appended_end
+from zlay._fast.sequencer cimport LOG_LOCAL, LOG_TAKEN_DOWN, LogEvent, log_append, log_appended_end
 
 cdef uint64_t log_synced_end() noexcept nogil
 cdef uint64_t log_published_end() noexcept nogil

@@ -20,12 +20,13 @@ from zlay._fast.message cimport CID_BYTES
 from zlay._fast.queue cimport MAX_WORKERS, inlet, inlet_put_message, pipeline_submit, set_worker_count
 from zlay._fast.reader cimport reader_set_sink
 from zlay._fast.syntax cimport tid_parse
+from zlay._fast.takedown cimport LOCAL_CLOSED, LocalChange, local_new, local_release, local_wait
 from zlay._fast.worker cimport (
-    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied, set_down,
+    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_LOCAL, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied, set_down,
     set_hold_times, worker_abandon, worker_free, worker_init, worker_start,
 )
 
-from zlay._fast import requests
+from zlay._fast import requests, takedown
 
 cdef enum:
     COLLECT_MS = 250           # how long one wait for a worker's answer lasts before it is looked for again
@@ -242,6 +243,43 @@ def post_resync(str did, bint healed):
     cdef Message_ *m = _message(M_RESYNC, did)
     m.outcome = healed
     _send(m)
+
+
+def set_local_status(
+    str did, bytes message, uint32_t seq_off, uint32_t seq_len, int local_status, int told_upstream, double timeout_s
+):
+    """A status that this relay gives an account, logged by its worker as `message`, whose seq stands at seq_off.
+
+    (outcome, seq, the account's status at its host): an outcome of takedown.OUTCOMES; pending = it may still be carried
+    out later. Waits without the interpreter. Raises MemoryError, ValueError.
+    """
+    cdef Message_ *m = _message(M_LOCAL, did)
+    cdef LocalChange *c = NULL
+    cdef int outcome = LOCAL_CLOSED
+    cdef bint taken = False
+    cdef uint32_t w
+    try:
+        c = local_new(did.encode("ascii"), message, seq_off, seq_len, local_status, told_upstream)
+    finally:
+        if c == NULL:
+            zl_free(m)
+    m.change = c
+    with nogil:
+        zl_lock(&_end_lock)
+        if _count:
+            w = <uint32_t>(m.hash % _count)
+            taken = not _workers[w].ended
+            if taken:
+                inlet_put_message(w, &m.node)
+        zl_unlock(&_end_lock)
+        if taken:
+            outcome = local_wait(c, timeout_s)
+    result = (takedown.OUTCOMES[outcome], c.seq, c.upstream_status) if outcome else (takedown.OUTCOMES[0], 0, 0)
+    if not taken:
+        zl_free(m)
+        local_release(c)          # the worker's part
+    local_release(c)
+    return result
 
 
 def set_outages(bint directory, bint store, bint clock):

@@ -20,12 +20,15 @@ cdef struct Range:               # zeroed memory is an empty one; its reader's o
     int64_t end
     int64_t start
     uint32_t n                   # events from start to end
+    uint32_t generation          # of what is hidden, when they were judged
     uint64_t ends[64]            # where each of them ends
 
 # A RangeOutcome. Replaces a range that has been sent by the next events from *next_seq on that stand in one piece;
 # *next_seq moves over what is missing or damaged.
 cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil
 cdef void range_cut(Range *r) noexcept nogil             # nothing after the frame being sent
+# Whether what is still to be sent was judged before the last takedown.
+cdef bint range_is_stale(const Range *r) noexcept nogil
 cdef void range_free(Range *r) noexcept nogil            # lets go of the segment
 # Whether the segment has been out of the window for longer than a reader may hold it: its bytes are still on the disk.
 cdef bint range_overdue(const Range *r) noexcept nogil

@@ -2,17 +2,22 @@
 
 Promises: a range holds whole frames of one segment, published and undamaged, without a hole between them; the segment
 is held while it is read, also after retention has unlinked it, for ten minutes at most. Assumes: one thread per Range.
-This is where events could be hidden from readers: the entries of a range are at hand, and a range may end anywhere.
+This is where a takedown is carried out, for replay and live alike: a range ends before an event of a hidden account,
+and the next one begins behind it. What this relay says of the account itself, and #identity, stay visible (E9).
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from atomics cimport zl_load64, zl_monotonic_us, zl_store64
 
-from zlay._fast.log cimport log_published_end
+from zlay._fast.hidden cimport hidden_any, hidden_count, hidden_generation, hidden_is, hidden_maybe
+from zlay._fast.log cimport LOG_LOCAL, log_published_end
+from zlay._fast.mem cimport MEM_CONSUMER, zl_free, zl_malloc
+from zlay._fast.message cimport Peek, message_peek
 from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, IndexEntry, entry_inside, entry_valid,
-                                  segment_acquire, segment_entries, segment_release, segments_count_damage,
-                                  segments_oldest)
+                                  read_all, segment_acquire, segment_entries, segment_release, segments_count_damage,
+                                  segments_oldest, ws_header_bytes)
+from zlay._fast.verdicts cimport K_IDENTITY
 
 __all__ = []
 
@@ -42,9 +47,32 @@ cdef int _hold_segment(Range *r, uint64_t *next_seq) noexcept nogil:
         return RANGE_READY
 
 
-cdef void _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexcept nogil:
-    """Of n entries from seq on, as many as are good, follow on one another, and are not too much at once."""
-    cdef uint64_t end = 0
+cdef bint _confirmed(const Range *r, uint64_t seq, const IndexEntry *e) noexcept nogil:
+    """Whether the frame is of the hidden account that its hash points to. One that cannot be read stays hidden."""
+    cdef uint8_t *frame = <uint8_t *> zl_malloc(MEM_CONSUMER, e.length)
+    cdef uint32_t head = ws_header_bytes(e.length)
+    cdef Peek peek
+    cdef bint hidden = True
+    if frame == NULL:
+        return True
+    if (read_all(r.segment.frames_fd, frame, e.length, e.offset) == 0
+            and message_peek(frame + head, e.length - head, &peek) == 0):
+        hidden = hidden_is(seq, e.did_hash, frame + head + peek.did_off, peek.did_n)
+    zl_free(frame)
+    return hidden
+
+
+cdef inline bint _is_hidden(const Range *r, uint64_t seq, const IndexEntry *e) noexcept nogil:
+    return (hidden_any() and not e.flags & LOG_LOCAL and e.kind != K_IDENTITY and hidden_maybe(seq, e.did_hash)
+            and _confirmed(r, seq, e))
+
+
+cdef uint64_t _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexcept nogil:
+    """Of n entries from seq on, as many as are good, follow on one another, and are not too much at once.
+
+    Returns how many hidden ones stand before them.
+    """
+    cdef uint64_t end = 0, hidden = 0
     cdef const IndexEntry *e
     cdef int i
     r.n = 0
@@ -52,6 +80,11 @@ cdef void _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexce
         e = &entries[i]
         if not entry_valid(seq + i, e) or not entry_inside(zl_load64(&r.segment.frames_bytes), e):
             break
+        if _is_hidden(r, seq + i, e):
+            if r.n:
+                break
+            hidden += 1
+            continue
         if r.n == 0:
             r.start = r.offset = <int64_t> e.offset
         elif e.offset != end or end - <uint64_t> r.start + e.length > RANGE_BYTES:
@@ -60,12 +93,14 @@ cdef void _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexce
         r.ends[r.n] = end
         r.n += 1
     r.end = <int64_t> end if r.n else r.offset
+    return hidden
 
 
 cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
     cdef IndexEntry entries[RANGE_ENTRIES]
-    cdef uint64_t published = log_published_end(), seq, last
+    cdef uint64_t published = log_published_end(), seq, last, hidden
     cdef int n, held
+    r.generation = hidden_generation()
     while zl_load64(next_seq) <= published:
         held = _hold_segment(r, next_seq)
         if held != RANGE_READY:
@@ -84,11 +119,15 @@ cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
             segments_count_damage(last - seq + 1)
             zl_store64(next_seq, last + 1)
             continue
-        _take(r, seq, entries, n)
+        hidden = _take(r, seq, entries, n)
+        if hidden:
+            hidden_count(hidden)
+            zl_store64(next_seq, seq + hidden)
+        elif r.n == 0:
+            segments_count_damage(1)
+            zl_store64(next_seq, seq + 1)
         if r.n:
             return RANGE_READY
-        segments_count_damage(1)
-        zl_store64(next_seq, seq + 1)
     return RANGE_NONE
 
 
@@ -103,6 +142,10 @@ cdef void range_cut(Range *r) noexcept nogil:
             r.end = <int64_t> r.ends[i]
             r.n = i + 1
             return
+
+
+cdef bint range_is_stale(const Range *r) noexcept nogil:
+    return r.offset < r.end and r.generation != hidden_generation()
 
 
 cdef bint range_overdue(const Range *r) noexcept nogil:

@@ -6,7 +6,8 @@ from zlay._fast.host cimport Host
 from zlay._fast.segments cimport IndexEntry
 
 cdef enum:
-    LOG_LOCAL = 1                # flag: made here, not by a host
+    LOG_LOCAL = 1                # flags: made here, not by a host
+    LOG_TAKEN_DOWN = 2           # the account is taken down by this relay, after the event
     CHUNK_BYTES = 8 << 20        # holds one largest frame and more; most of a group is one write
     CHUNK_EVENTS = 16384         # index entries of a chunk: 1 MiB
 
@@ -16,7 +17,7 @@ cdef struct LogEvent:            # what a worker hands to the sequencer; bytes a
     uint32_t seq_off             # encoded seq value in data: replaced by ours
     uint32_t seq_len
     uint8_t kind
-    uint8_t flags                # LOG_LOCAL...
+    uint8_t flags                # LOG_LOCAL, LOG_TAKEN_DOWN
     uint8_t upstream_status
     uint8_t effective_status
     uint32_t host_id             # 0 = local

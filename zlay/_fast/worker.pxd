@@ -9,6 +9,7 @@ from zlay._fast.holds cimport Holds
 from zlay._fast.includes.threads cimport pthread_t
 from zlay._fast.queue cimport Inlet, Node
 from zlay._fast.scratch cimport Scratch
+from zlay._fast.takedown cimport LocalChange
 
 cdef struct Worker:
     uint32_t index
@@ -35,6 +36,7 @@ cdef enum MessageKind:
     M_IDENTITY                 # answer of the resolvers
     M_STATUS                   # answer to REQUEST_STATUS
     M_RESYNC                   # answer to REQUEST_RESYNC
+    M_LOCAL                    # a status that this relay gives the account: a takedown, or its reverse
     M_COLLECT                  # copy the dirty entries out
 
 cdef struct Message_:          # one message to a worker; zl_malloc'd by the sender, freed by the worker
@@ -59,6 +61,7 @@ cdef struct Message_:          # one message to a worker; zl_malloc'd by the sen
     uint8_t head[32]
     uint8_t did[261]
     DirtyRows *rows            # M_COLLECT
+    LocalChange *change        # M_LOCAL
 
 cdef int worker_init(Worker *w, uint32_t index, uint32_t entries, uint32_t keys) noexcept nogil
 cdef int worker_start(Worker *w) noexcept nogil

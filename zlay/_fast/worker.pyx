@@ -30,7 +30,7 @@ from zlay._fast.includes.atomics cimport (
 from zlay._fast.includes.crash_points cimport zl_crash_point
 from zlay._fast.includes.threads cimport zl_thread_start
 from zlay._fast.judge cimport Judgement, judge_event, judge_message
-from zlay._fast.log cimport LogEvent, log_append
+from zlay._fast.log cimport LOG_TAKEN_DOWN, LogEvent, log_append
 from zlay._fast.mem cimport zl_free
 from zlay._fast.pool cimport Frame, pool_give
 from zlay._fast.queue cimport Node, inlet, inlet_take, inlet_wait
@@ -39,6 +39,7 @@ from zlay._fast.requests cimport (
     Ticket, request_put,
 )
 from zlay._fast.scratch cimport scratch_free, scratch_init, scratch_reset
+from zlay._fast.takedown cimport LOCAL_CLOSED, LOCAL_NOT_LOADED, local_answer, local_apply
 from zlay._fast.verdicts cimport (
     K_ACCOUNT, K_COMMIT, K_IDENTITY, K_SYNC, R_ACCOUNT_TAKEDOWN, R_HOLD_ACCOUNT, R_HOLD_BEHIND, R_HOLD_EXPIRED,
     R_HOLD_IDENTITY, R_HOLD_STATUS, R_OK, R_SHUTDOWN, R_WORK_LIMIT, S_ACTIVE, V_DROP, V_HOLD, V_PASS, count_verdict,
@@ -116,7 +117,10 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     e.seq_len = j.message.seq_len
     e.kind = j.message.kind
     e.upstream_status = j.upstream_status
-    e.effective_status = a.local_status if a.local_status != S_ACTIVE else j.upstream_status
+    e.effective_status = j.upstream_status
+    if a.local_status != S_ACTIVE:
+        e.flags = LOG_TAKEN_DOWN
+        e.effective_status = a.local_status
     e.host_id = f.host.id
     e.host_epoch = f.epoch
     e.upstream_seq = f.upstream_seq
@@ -442,8 +446,23 @@ cdef void _on_resync(Worker *w, Account *a, const Message_ *m) noexcept nogil:
         account_touch_dirty(&w.table, a)
 
 
+cdef void _on_local(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """An operator's word on the account, which must be here for it; the sender tries again until it is."""
+    if a == NULL:
+        a = account_insert(&w.table, m.hash, m.did, m.did_n, zl_load64(&_applied))
+    if a == NULL or not a.flags & A_LOADED:
+        if a != NULL:
+            _ask(w, a, REQUEST_LOAD, A_LOADING, NULL)
+        local_answer(m.change, LOCAL_NOT_LOADED)
+    elif local_apply(m.change, a, w.now_us):
+        account_touch_dirty(&w.table, a)
+
+
 cdef void _on_message(Worker *w, Message_ *m) noexcept nogil:
     cdef Account *a = account_find(&w.table, m.hash, m.did, m.did_n)
+    if m.kind == M_LOCAL:
+        _on_local(w, a, m)
+        return
     if a == NULL:                 # evicted since, or told unasked: nobody waits
         return
     if m.kind == M_ACCOUNT:
@@ -478,6 +497,8 @@ cdef void _messages(Worker *w, bint ending) noexcept nogil:
             _collect(w, m.rows)
         elif not ending:
             _on_message(w, m)
+        elif m.kind == M_LOCAL:
+            local_answer(m.change, LOCAL_CLOSED)
         zl_free(m)
 
 

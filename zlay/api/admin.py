@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from zlay.api.message import Request, Response, XrpcError, json_response
-from zlay.errors import HostRefused
+from zlay.errors import HostRefused, StateError
+from zlay.identity.did import DidError, parse_did
 
 if TYPE_CHECKING:
     from zlay.api.interface import HostView, RelayView
@@ -73,6 +74,33 @@ def add_host(relay: RelayView, request: Request) -> Response:
     return json_response({"hostname": hostname, "added": True})
 
 
+def ban_repo(relay: RelayView, request: Request) -> Response:
+    """Takes an account down: nothing of its content is served any more, nor passed on."""
+    return _takedown(relay, request, down=True)
+
+
+def unban_repo(relay: RelayView, request: Request) -> Response:
+    """Lifts that."""
+    return _takedown(relay, request, down=False)
+
+
+def _takedown(relay: RelayView, request: Request, *, down: bool) -> Response:
+    did = request.json_object().get("did")
+    if not isinstance(did, str):
+        raise XrpcError(400, "InvalidRequest", "did is required")
+    try:
+        parse_did(did, allow_private=True)
+    except DidError as exc:
+        raise XrpcError(400, "InvalidRequest", f"did: {exc}") from None
+    try:
+        after = relay.set_takedown(did, down=down)
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+    if after is None:
+        raise XrpcError(404, "RepoNotFound", "this relay does not know the account")
+    return json_response({"did": did, "active": after.active, "status": after.status, "seq": after.seq})
+
+
 def shutdown(relay: RelayView, request: Request) -> Response:
     """The graceful stop that SIGTERM gives."""
     relay.shutdown("POST /admin/shutdown")
@@ -82,5 +110,7 @@ def shutdown(relay: RelayView, request: Request) -> Response:
 ADMIN = {
     ("GET", "/admin/hosts"): hosts,
     ("POST", "/admin/hosts/add"): add_host,
+    ("POST", "/admin/repo/ban"): ban_repo,
+    ("POST", "/admin/repo/unban"): unban_repo,
     ("POST", "/admin/shutdown"): shutdown,
 }

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zlay.firehose.consumers import Consumers
+    from zlay.pipeline.takedowns import AccountStatus
     from zlay.state.interface import Store
 
 __all__ = ["HostView", "RelayView"]
@@ -62,6 +63,12 @@ class RelayView(Protocol):
         """Adds a host after the checks of E15, or calls an idle one again. `address` = who asks; None = an admin.
 
         Raises HostRefused.
+        """
+
+    def set_takedown(self, did: str, *, down: bool) -> AccountStatus | None:
+        """Takes an account down or lifts that; None = it is not known. Durable when it returns.
+
+        Raises StateUnavailable.
         """
 
     def shutdown(self, reason: str) -> None:

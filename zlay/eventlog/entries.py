@@ -9,9 +9,10 @@ from zlay._fast import segments as _segments
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOCAL", "LogEntry", "scan"]
+__all__ = ["LOCAL", "TAKEN_DOWN", "LogEntry", "scan"]
 
-LOCAL = 1  # flag of an event that no host sent
+LOCAL = 1  # flags: an event that no host sent
+TAKEN_DOWN = 2  # the account is taken down by this relay, after the event
 
 
 class LogEntry(NamedTuple):

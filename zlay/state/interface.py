@@ -88,6 +88,9 @@ class Store(Protocol):
     def account(self, did: str) -> AccountRow | None:
         """The row of one DID."""
 
+    def taken_down(self) -> list[str]:
+        """DIDs of the accounts to which this relay has given a status of its own."""
+
     def apply(
         self,
         deltas: Sequence[AccountDelta],

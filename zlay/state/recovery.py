@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 from zlay._fast import commit, crash, message
 from zlay._fast.verdicts import KINDS, STATUSES
 from zlay.errors import StartError
+from zlay.eventlog.entries import TAKEN_DOWN
 from zlay.pipeline.types import AccountDelta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from zlay.eventlog.log import LogEntry
+    from zlay.eventlog.entries import LogEntry
     from zlay.pipeline.types import AccountRow
     from zlay.state.interface import Checkpoint, HostRow, Store
 
@@ -95,7 +96,7 @@ class _Change:
     kind: int
     host_id: int
     upstream_status: int
-    effective_status: int
+    local_status: int
     did: str
     rev: str | None = None
     head: bytes | None = None
@@ -110,9 +111,7 @@ def _read_changes(events: Iterable[LogEntry]) -> Iterator[_Change]:
         said = message.decode(event.frame)
         if isinstance(said, str):
             continue
-        change = _Change(
-            event.seq, event.kind, event.host_id, event.upstream_status, event.effective_status, said["did"]
-        )
+        change = _Change(event.seq, event.kind, event.host_id, event.upstream_status, _local_status(event), said["did"])
         if event.kind in (_COMMIT, _SYNC):
             try:
                 _, rev, head, data = commit.facts(event.frame)
@@ -157,7 +156,7 @@ def _step(before: AccountDelta, change: _Change) -> AccountDelta:
         before,
         host_id=change.host_id or before.host_id,  # 0 = an event of our own
         upstream_status=change.upstream_status,
-        local_status=_local_status(before.local_status, change),
+        local_status=change.local_status,
         last_seq=change.seq,
         identity_stale=before.identity_stale or change.kind == _IDENTITY,
     )
@@ -173,8 +172,6 @@ def _step(before: AccountDelta, change: _Change) -> AccountDelta:
     )
 
 
-def _local_status(before: int, change: _Change) -> int:
-    """Effective = local where that is not active, else upstream (E8): so local can be told from the two."""
-    if change.effective_status != change.upstream_status:
-        return change.effective_status
-    return before if before == change.effective_status else _ACTIVE
+def _local_status(event: LogEntry) -> int:
+    """What this relay says of the account: its effective status, where that is not its host's word (E8)."""
+    return event.effective_status if event.flags & TAKEN_DOWN else _ACTIVE

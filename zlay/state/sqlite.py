@@ -165,6 +165,10 @@ class SqliteStore:
         """The row of one DID."""
         return self.load_accounts([did])[0]
 
+    def taken_down(self) -> list[str]:
+        """DIDs of the accounts to which this relay has given a status of its own."""
+        return [did for (did,) in self._read("SELECT did FROM account WHERE local_status <> 0 ORDER BY did")]
+
     def apply(
         self,
         deltas: Sequence[AccountDelta],

@@ -1,0 +1,1 @@
+OUTCOMES: tuple[str, ...]
