@@ -15,6 +15,7 @@ import pytest
 
 from tests import native
 from tests.eventlog.support import WAIT_S, append, fill, message, opened, payload, until
+from tests.preload import preload
 from tests.reference.log_ref import LogReader
 from zlay._fast import log as fast_log
 from zlay._fast import segments
@@ -230,8 +231,7 @@ def _with_failing_disk(shim: Path, data_dir: Path, call: str, error: int, durabi
     entries = 5 if call in ("openat", "openat-half", "half-born", "fsync") else 7
     plan = data_dir.with_suffix(".plan")
     plan.write_bytes(b"")
-    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))  # a sanitizer's library stays first
-    environment = {**os.environ, "LD_PRELOAD": preload, "FAIL_PLAN": str(plan)}
+    environment = {**os.environ, "LD_PRELOAD": preload(shim), "FAIL_PLAN": str(plan)}
     done = subprocess.run(
         [sys.executable, CHILD, data_dir, plan, call, str(error), durability, str(entries)],
         env=environment,

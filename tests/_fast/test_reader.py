@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -269,6 +270,14 @@ def test_error_frame_ends_the_connection(kind: str) -> None:
     assert (end.cause, end.error, end.text) == ("error_frame", "FutureCursor", "Cursor in the future.")
 
 
+def test_error_frame_without_words_ends_the_connection(kind: str) -> None:
+    """An error frame that has neither name nor message is one all the same (fuzzing: nothing was copied from NULL)."""
+    server = Server(kind)
+    server.send(frame(BINARY, cbor2.dumps({"op": -1}) + cbor2.dumps({})))
+    end = server.end()
+    assert (end.cause, end.error, end.text) == ("error_frame", "", "")
+
+
 def test_outdated_cursor_is_counted(kind: str) -> None:
     """#info OutdatedCursor is counted for the host and goes on its way."""
     server = Server(kind)
@@ -395,7 +404,8 @@ def test_stalled_message_ends_and_gives_back() -> None:
     """A host that stalls in the middle of a 5 MB message is let go after the deadline, and its room comes back."""
     reader.set_times(message_s=0.05)
     server = Server()
-    server.send(message(1, 4_900_000)[:1_000_000])
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # on a busy machine the deadline comes first
+        server.send(message(1, 4_900_000)[:1_000_000])
     end = server.end()
     assert end.cause == "stalled"
     assert pool.stats()["used_bytes"] == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.disk import File, records
+from tests.preload import preload
 from tests.reference.log_ref import SIZE
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def build_recorder(folder: Path) -> Path:
 def environment(recorder: Path, root: Path, trace: Path, sync_us: int) -> dict[str, str]:
     """What a child process must have set to be recorded."""
     return {
-        "LD_PRELOAD": str(recorder),
+        "LD_PRELOAD": preload(recorder),
         "RECORD_ROOT": str(root),
         "RECORD_TRACE": str(trace),
         "RECORD_SYNC_US": str(sync_us),

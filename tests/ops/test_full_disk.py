@@ -14,6 +14,7 @@ from tests.e2e.ledger import Seen, difference, expected, seen
 from tests.e2e.relay import RelayProcess, request
 from tests.fixtures import ROOT
 from tests.ops.command import log_lines, readiness, refusal, unready_because
+from tests.preload import preload
 from tests.reference.consumer import Collector
 from zlay.sim.process import SimProcess
 
@@ -86,7 +87,7 @@ class Shim:
         library = folder / "failing_disk.so"
         source = ROOT / "tests" / "_fast" / "failing_disk.c"
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True, capture_output=True)
-        self.env = {"LD_PRELOAD": str(library), "FAIL_PLAN": str(self._plan)}
+        self.env = {"LD_PRELOAD": preload(library), "FAIL_PLAN": str(self._plan)}
 
     def fill(self) -> None:
         """From the next write on."""

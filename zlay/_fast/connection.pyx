@@ -22,7 +22,7 @@ from zlay._fast.includes.atomics cimport (
     zl_add32, zl_bump64, zl_load32, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64,
 )
 from zlay._fast.mem cimport zl_free
-from zlay._fast.message cimport MAX_FRAME_BYTES, MAX_SPLICE_BYTES, Peek, message_is_whole, message_peek
+from zlay._fast.message cimport MAX_FRAME_BYTES, MAX_SPLICE_BYTES, Peek, Slice, message_is_whole, message_peek
 from zlay._fast.pool cimport Frame, pool_cost, pool_give, pool_grow, pool_take, pool_ticket, pool_wait
 from zlay._fast.verdicts cimport K_INFO, R_FRAME_TOO_LARGE, R_SEQ_REGRESSION, V_DROP, count_verdict
 from zlay._fast.ws cimport (
@@ -409,15 +409,19 @@ cdef bint _out_of_order(Connection *c, Frame *f, uint64_t seq) noexcept nogil:
     return True
 
 
+cdef void _note_text(char *out, size_t room, const Slice *text) noexcept nogil:
+    """What of a peer's text there is room for; without any its pointer is NULL, which memcpy must not see."""
+    cdef size_t n = min(<size_t>text.n, room - 1)
+    if n:
+        memcpy(out, text.p, n)
+    out[n] = 0
+
+
 cdef void _note_error(Connection *c, const Peek *peek) noexcept nogil:
-    cdef size_t n = min(<size_t>peek.error_name.n, <size_t>ERROR_NAME_BYTES - 1)
-    memcpy(c.error_name, peek.error_name.p, n)
-    c.error_name[n] = 0
+    _note_text(c.error_name, ERROR_NAME_BYTES, &peek.error_name)
     if c.cause == END_COUNT:
         c.cause = END_ERROR_FRAME
-        n = min(<size_t>peek.error_message.n, <size_t>TEXT_BYTES - 1)
-        memcpy(c.text, peek.error_message.p, n)
-        c.text[n] = 0
+        _note_text(c.text, TEXT_BYTES, &peek.error_message)
 
 
 cdef void connection_too_large(Connection *c) noexcept nogil:

@@ -150,7 +150,7 @@ cdef void _fill(Consumer *c, uint64_t now) noexcept nogil:
     if c.close_wanted:
         _put_close(c)
     elif c.out_n == 0 and c.state == C_STREAMING and now - c.last_write_us >= _ping_us:
-        _put_control(c, 9, NULL, 0)
+        _put_control(c, 9, b"", 0)
 
 
 cdef int _sent(Consumer *c, ssize_t n) noexcept nogil:

@@ -16,6 +16,7 @@ from zlay._fast.drisl cimport (
     CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, DRISL_RECORD, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES,
     cbor_head, cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
 )
+from zlay._fast.includes.poison cimport ZL_REDZONE, zl_poison, zl_unpoison
 from zlay._fast.scratch cimport scratch_alloc
 from zlay._fast.syntax cimport mst_key_valid
 from zlay._fast.verdicts cimport (
@@ -50,19 +51,23 @@ cdef void *tree_take(Tree *t, size_t n) noexcept nogil:
     """n bytes, 8-byte aligned, not zeroed, for as long as the frame's verdict takes. NULL: over the scratch's limit."""
     cdef uint8_t *p
     cdef size_t piece
-    n = (n + 7) & ~<size_t>7
+    cdef size_t wanted = n
+    n = ((n + 7) & ~<size_t>7) + ZL_REDZONE
     if n > t.spare_n:
         piece = n if n > PIECE_BYTES else PIECE_BYTES
         p = <uint8_t *>scratch_alloc(t.scratch, piece)
         if p is NULL:
             return NULL
+        zl_poison(p, piece)
         if n == piece:               # a large demand: go on with the piece in use
+            zl_unpoison(p, wanted)
             return p
         t.spare = p
         t.spare_n = piece
     p = t.spare
     t.spare += n
     t.spare_n -= n
+    zl_unpoison(p, wanted)
     return p
 
 

@@ -8,7 +8,7 @@ Threads: the one that opens the log, before any other uses it. Only the frames a
 the log's buffer held, so that a start does not read half a gigabyte.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
 from crash_points cimport zl_crash_point
@@ -23,25 +23,21 @@ __all__ = ["repair_tail"]
 
 cdef enum:
     BLOCK_ENTRIES = 4096         # entries of one read: 256 KiB
-    MOST_REPORTED = 100          # damaged ranges that a report lists; all are counted
 
-cdef struct Tail:                # the work of one call
-    int frames_fd
-    int index_fd
-    uint64_t first_seq
-    uint64_t entries             # whole entries in .index
-    uint64_t frames_bytes        # size of .frames
-    uint64_t floor
-    uint64_t last_seq            # last one kept; first_seq - 1 = none
-    uint64_t frames_end          # where the last one kept ends; 0 = cannot be said
-    uint64_t damaged
-    uint64_t newest_us
-    uint64_t rewritten
-    uint32_t ranges
-    uint64_t from_seq[MOST_REPORTED]
-    uint64_t to_seq[MOST_REPORTED]
-    IndexEntry *block            # both freed by the call
-    uint8_t *frame
+
+cdef int tail_init(Tail *t, uint64_t first_seq, uint64_t floor) noexcept nogil:
+    memset(t, 0, sizeof(Tail))
+    t.frames_fd = t.index_fd = -1
+    t.first_seq = first_seq
+    t.floor = floor
+    t.block = <IndexEntry *> zl_malloc(MEM_LOG, BLOCK_ENTRIES * sizeof(IndexEntry))
+    t.frame = <uint8_t *> zl_malloc(MEM_LOG, SEG_MAX_FRAME_BYTES)
+    return 0 if t.block != NULL and t.frame != NULL else -1
+
+
+cdef void tail_free(Tail *t) noexcept nogil:
+    zl_free(t.block)
+    zl_free(t.frame)
 
 
 cdef int _load(Tail *t, uint64_t position, uint64_t *n) noexcept nogil:
@@ -167,6 +163,25 @@ cdef int _open_tail(Tail *t, int dir_fd, const char *frames, const char *index, 
     return 0
 
 
+cdef int tail_recover(Tail *t, int dir_fd, const char *frames, const char *index, bint repair) noexcept nogil:
+    cdef uint64_t entries = 0
+    cdef int error = _open_tail(t, dir_fd, frames, index, repair)
+    if error == 0:
+        entries = t.entries
+        error = _find_floor(t)
+    if error == 0:
+        error = _find_cut(t)
+    if error == 0 and repair:
+        error = _mend(t)
+    t.entries = entries
+    if t.frames_fd >= 0:
+        close(t.frames_fd)
+    if t.index_fd >= 0:
+        close(t.index_fd)
+    t.frames_fd = t.index_fd = -1
+    return error
+
+
 def repair_tail(int dir_fd, uint64_t first_seq, uint64_t floor, bint repair):
     """Examine the last segment and, with repair, cut and sync it. Raises OSError, MemoryError.
 
@@ -179,36 +194,17 @@ def repair_tail(int dir_fd, uint64_t first_seq, uint64_t floor, bint repair):
     cdef bytes frames = b"%020d.frames" % first_seq, index = b"%020d.index" % first_seq
     cdef const char *frames_name = frames
     cdef const char *index_name = index
-    cdef uint64_t entries
     if first_seq == 0 or floor < first_seq - 1:
         raise ValueError("the floor is at least first_seq - 1")
-    memset(&t, 0, sizeof(t))
-    t.frames_fd = t.index_fd = -1
-    t.first_seq = first_seq
-    t.floor = floor
-    t.block = <IndexEntry *> zl_malloc(MEM_LOG, BLOCK_ENTRIES * sizeof(IndexEntry))
-    t.frame = <uint8_t *> zl_malloc(MEM_LOG, SEG_MAX_FRAME_BYTES)
     try:
-        if t.block == NULL or t.frame == NULL:
+        if tail_init(&t, first_seq, floor) != 0:
             raise MemoryError
         with nogil:
-            error = _open_tail(&t, dir_fd, frames_name, index_name, repair)
-            entries = t.entries
-            if error == 0:
-                error = _find_floor(&t)
-            if error == 0:
-                error = _find_cut(&t)
-            if error == 0 and repair:
-                error = _mend(&t)
+            error = tail_recover(&t, dir_fd, frames_name, index_name, repair)
         if error:
             raise OSError(error, f"the log's last segment, {frames.decode()}, cannot be recovered")
     finally:
-        if t.frames_fd >= 0:
-            close(t.frames_fd)
-        if t.index_fd >= 0:
-            close(t.index_fd)
-        zl_free(t.block)
-        zl_free(t.frame)
+        tail_free(&t)
     return {"floor": t.floor, "last_seq": t.last_seq, "frames_end": t.frames_end, "frames_bytes": t.frames_bytes,
-            "entries": entries, "damaged": t.damaged, "newest_us": t.newest_us, "rewritten": t.rewritten,
+            "entries": t.entries, "damaged": t.damaged, "newest_us": t.newest_us, "rewritten": t.rewritten,
             "damage": [(t.from_seq[i], t.to_seq[i]) for i in range(t.ranges)]}

@@ -3,10 +3,12 @@
 Promises: memory given is 16-byte aligned and stays put until scratch_reset; a frame never gets more than the limit.
 After a few frames an ordinary frame costs no malloc: the first chunk, and later ones up to KEEP_BYTES, are kept.
 Assumes: one Scratch belongs to one thread (a worker); nothing here is locked.
+Under AddressSanitizer what was not given, or was given and let go, is forbidden memory, with a gap behind each piece.
 """
 
 from libc.stddef cimport size_t
 
+from zlay._fast.includes.poison cimport ZL_REDZONE, zl_poison, zl_unpoison
 from zlay._fast.mem cimport MEM_SCRATCH, zl_free, zl_malloc
 
 cdef enum:
@@ -22,8 +24,12 @@ cdef inline ScratchChunk *_new_chunk(size_t n) noexcept nogil:
         return NULL
     c.next = NULL
     c.size = n
-    c.used = 0
+    _empty(c)
     return c
+
+cdef inline void _empty(ScratchChunk *c) noexcept nogil:
+    c.used = 0
+    zl_poison(<char *>c + CHUNK_HEAD, c.size)
 
 cdef int scratch_init(Scratch *s, size_t limit) noexcept nogil:
     """Makes s ready; `limit` = most bytes one frame may take. 0, or -1 when out of memory."""
@@ -54,7 +60,7 @@ cdef void scratch_reset(Scratch *s) noexcept nogil:
     s.current = c
     if c == NULL:
         return
-    c.used = 0
+    _empty(c)
     while c.next != NULL:
         kept += c.next.size
         if kept > KEEP_BYTES:
@@ -62,26 +68,27 @@ cdef void scratch_reset(Scratch *s) noexcept nogil:
             c.next = NULL
             return
         c = c.next
-        c.used = 0
+        _empty(c)
 
 cdef void *scratch_alloc(Scratch *s, size_t n) noexcept nogil:
     """n bytes, 16-byte aligned, not zeroed; NULL = over the frame's limit, or out of memory."""
     cdef ScratchChunk *c = s.current
     cdef size_t size
+    cdef size_t wanted = n
     if c == NULL or n > s.limit:
         return NULL
     n = (n + ALIGN - 1) & ~<size_t>(ALIGN - 1)
     if s.total + n > s.limit:
         return NULL
-    if n > c.size - c.used:
-        if c.next != NULL and n <= c.next.size:     # kept from an earlier frame, empty since the reset
+    if n + ZL_REDZONE > c.size - c.used:
+        if c.next != NULL and n + ZL_REDZONE <= c.next.size:     # kept from an earlier frame, empty since the reset
             c = c.next
         else:
             size = c.size * 2                       # chunks double, so their number stays small
             if size > s.limit:
                 size = s.limit
-            if size < n:
-                size = n
+            if size < n + ZL_REDZONE:
+                size = n + ZL_REDZONE
             c = _new_chunk(size)
             if c == NULL:
                 return NULL
@@ -89,8 +96,9 @@ cdef void *scratch_alloc(Scratch *s, size_t n) noexcept nogil:
             s.current.next = c
         s.current = c
     cdef void *p = <char *>c + CHUNK_HEAD + c.used
-    c.used += n
+    c.used += n + ZL_REDZONE
     s.total += n
+    zl_unpoison(p, wanted)
     return p
 
 # --- for tests and tools ---
