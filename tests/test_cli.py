@@ -55,7 +55,7 @@ def test_an_allocator_is_chosen_before_the_core_is_imported() -> None:
 
 def test_commands_know_their_own_arguments() -> None:
     """Each command has its own help, with the program's name before it."""
-    for name in ("run", "log", "consume", "sim", "demo"):
+    for name in ("run", "log", "consume", "backup", "restore", "sim", "demo"):
         done = subprocess.run(
             [sys.executable, "-m", "zlay", name, "--help"],
             capture_output=True,

@@ -26,7 +26,15 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="zlay", description="An AT Protocol relay.")
     parser.add_argument("--version", action="version", version=f"zlay {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    adders = {"run": _add_run, "log": _add_log, "consume": _add_consume, "sim": _add_sim, "demo": _add_demo}
+    adders = {
+        "run": _add_run,
+        "log": _add_log,
+        "consume": _add_consume,
+        "backup": _add_backup,
+        "restore": _add_restore,
+        "sim": _add_sim,
+        "demo": _add_demo,
+    }
     for name in given[:1] if given[:1] and given[0] in adders else adders:
         adders[name](commands)
     return parser
@@ -52,6 +60,18 @@ def _add_consume(commands: _Commands) -> None:
     from zlay.consume import cli as consume
 
     consume.add_parser(commands)
+
+
+def _add_backup(commands: _Commands) -> None:
+    from zlay.backup import cli as backup
+
+    backup.add_backup(commands)
+
+
+def _add_restore(commands: _Commands) -> None:
+    from zlay.backup import cli as backup
+
+    backup.add_restore(commands)
 
 
 def _add_sim(commands: _Commands) -> None:

@@ -19,7 +19,7 @@ from zlay.hosts.names import normalise_hostname
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
 __all__ = ["Config", "add_flags", "flags_given", "from_environment"]
 
@@ -338,9 +338,14 @@ def from_environment(
     return config, [f"{name} is set, but zlay has no such setting" for name in unknown]
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Gives a parser one flag per setting, with default and meaning. Values stay text until from_environment."""
+def add_flags(parser: argparse.ArgumentParser, names: Container[str] | None = None) -> None:
+    """Gives a parser one flag per setting (of these fields, None = of all), with default and meaning.
+
+    Values stay text until from_environment.
+    """
     for item in fields(Config):
+        if names is not None and item.name not in names:
+            continue
         meta = item.metadata
         parser.add_argument(
             "--" + item.name.replace("_", "-"),

@@ -2,6 +2,7 @@
 
     ZlayError
     ├── LocalFault            our own machine, settings or data are at fault; an operator can mend it
+    │   ├── BackupError       a backup cannot be taken, or is none that can be restored
     │   ├── ConfigError       a setting has a bad value (exit 2)
     │   ├── LogError          a directory is no event log, or cannot be read
     │   ├── StartError        a clear refusal to start: locked data directory, foreign store, GIL on (exit 1)
@@ -18,6 +19,7 @@ counts and goes on. Exceptions belong to the thread that raised them.
 from __future__ import annotations
 
 __all__ = [
+    "BackupError",
     "ConfigError",
     "HostRefused",
     "HttpFault",
@@ -39,6 +41,10 @@ class ZlayError(Exception):
 
 class LocalFault(ZlayError):
     """Something here is wrong."""
+
+
+class BackupError(LocalFault):
+    """A copy of a relay's data cannot be made, or cannot be made a relay's data again; the message says why."""
 
 
 class ConfigError(LocalFault):

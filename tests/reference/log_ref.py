@@ -11,6 +11,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tests.reference.frame_ref import FrameError, decode_frame
@@ -275,8 +276,7 @@ class LogReader:
 
     def __iter__(self) -> Iterator[Event]:
         """Every readable event."""
-        firsts = self.first_seqs()
-        for first, following in zip(firsts, [*firsts[1:], 1 << 64], strict=True):
+        for first, following in pairwise([*self.first_seqs(), 1 << 64]):
             self.headers(first)
             frames, index = self._read(first, "frames"), self._read(first, "index")
             end: int | None = SIZE

@@ -23,6 +23,7 @@ from zlay.eventlog.entries import LOCAL, LogEntry, scan
 from zlay.eventlog.recovery import Recovered, find_segments, recover
 from zlay.eventlog.spans import seq_span
 from zlay.eventlog.store import (
+    BACKUP_FILE,
     DirectoryLock,
     Run,
     boot_id,
@@ -87,6 +88,8 @@ class EventLog:
         settings = settings or LogSettings()
         if not 1 <= settings.initial_seq <= MAX_SEQ:
             raise StartError(f"RELAY_INITIAL_SEQ must be between 1 and {MAX_SEQ}")
+        if (data_dir / BACKUP_FILE).exists():
+            raise StartError(f"{data_dir} is a backup: `zlay restore` makes a relay's data of it")
         events = data_dir / "events"
         events.mkdir(parents=True, exist_ok=True)
         sync_folders(data_dir)

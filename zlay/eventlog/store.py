@@ -19,6 +19,7 @@ from zlay._fast import published as _published
 from zlay.errors import StartError
 
 __all__ = [
+    "BACKUP_FILE",
     "DirectoryLock",
     "Run",
     "Store",
@@ -30,6 +31,7 @@ __all__ = [
     "read_store",
     "remove_published",
     "replace_file",
+    "sync_folder",
     "sync_folders",
     "write_run",
     "write_store",
@@ -39,6 +41,7 @@ FORMAT = 1
 STORE_FILE = "store.json"
 RUN_FILE = "run.json"
 PUBLISHED_FILE = "published"
+BACKUP_FILE = "backup.json"  # of zlay.backup: a directory with it is a copy, and no relay's own
 LOCK_FILE = "lock"
 PUBLISHED_READS = 20  # one that is torn by a write at the same moment is read again
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -98,15 +101,16 @@ def sync_folders(data_dir: Path) -> None:
 
     Folders above it count as far as they are on the same volume and may be opened. Raises OSError for its own.
     """
-    _sync_folder(data_dir)
+    sync_folder(data_dir)
     device = data_dir.stat().st_dev
     for folder in data_dir.resolve().parents:
         if folder.stat().st_dev != device or not os.access(folder, os.R_OK):
             break
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Makes the names in one folder outlast a power loss. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
