@@ -47,6 +47,13 @@ def test_heights(key: bytes) -> None:
     assert node.height(key) == depth(key)
 
 
+def test_heights_of_every_length() -> None:
+    """So they are at every length, those included at which SHA-256 needs another block."""
+    for length in range(200):
+        for fill in (b"a", b"\0", b"\xff"):
+            assert node.height(fill * length) == depth(fill * length)
+
+
 def test_rare_heights() -> None:
     """Heights that need whole zero bytes are counted right, too."""
     rare = [key for key in (b"%d" % i for i in range(200_000)) if depth(key) >= 4]

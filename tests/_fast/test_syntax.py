@@ -281,6 +281,24 @@ def test_keys_of_trees(key: bytes) -> None:
         assert syntax.is_mst_key(key)
 
 
+@given(
+    st.from_regex(MST_KEY, fullmatch=True),
+    st.integers(0, 40),
+    st.text(alphabet="aZ09-._:~//// %", max_size=12).map(str.encode) | st.binary(max_size=8),
+)
+@example(b"ab/cd", 5, b"")
+@example(b"ab/cd", 5, b"/")
+@example(b"ab/cd", 3, b"")
+@example(b"ab/cd", 3, b"x")
+@example(b"ab/cd", 2, b"x")
+@example(b"ab/cd", 2, b"/x")
+@example(b"ab/cd", 1, b"/x")
+def test_keys_of_trees_after_another(before: bytes, shared: int, suffix: bytes) -> None:
+    """A key whose head is that of a valid key is judged as a whole all the same."""
+    key = before[:shared] + suffix
+    assert syntax.is_mst_key(key, before) == bool(MST_KEY.fullmatch(key))
+
+
 def test_mutations_of_valid_text_agree_with_the_patterns() -> None:
     """One changed, missing or doubled character is judged as the published patterns judge it."""
     rng = random.Random(5)

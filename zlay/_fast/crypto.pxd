@@ -25,6 +25,7 @@ cdef struct KeyCache:            # what OpenSSL needs to check P-256 signatures;
 
 # Any thread.
 cdef void sha256(const uint8_t *p, size_t n, uint8_t *out32) noexcept nogil
+cdef uint32_t sha256_zero_bits(const uint8_t *p, size_t n) noexcept nogil    # how many 0 bits a digest begins with
 cdef void sha256_parts(const uint8_t **parts, const size_t *sizes, int count, uint8_t *out32) noexcept nogil
 # 33 or 65 bytes; 0, or -1 and a key of KEY_NONE
 cdef int key_parse(int key_type, const uint8_t *point, uint32_t n, SigningKey *out) noexcept nogil

@@ -20,7 +20,8 @@ from zlay._fast.includes.openssl cimport (
     EC_GROUP_new_by_curve_name, EC_KEY, EC_KEY_free, EC_KEY_get0_group, EC_KEY_get0_public_key, EC_KEY_new,
     EC_KEY_set_group, EC_KEY_set_public_key, EC_POINT, EC_POINT_free, EC_POINT_new, EC_POINT_oct2point,
     EC_POINT_point2oct, ECDSA_do_verify, ECDSA_SIG, ECDSA_SIG_free, ECDSA_SIG_new, ECDSA_SIG_set0, ERR_clear_error,
-    NID_X9_62_prime256v1, POINT_CONVERSION_UNCOMPRESSED, SHA256_CTX, SHA256_Final, SHA256_Init, SHA256_Update
+    NID_X9_62_prime256v1, POINT_CONVERSION_UNCOMPRESSED, SHA256_CTX, SHA256_Final, SHA256_Init,
+    SHA256_Transform, SHA256_Update
 )
 from zlay._fast.includes.secp256k1 cimport (
     secp256k1_context_static, secp256k1_ec_pubkey_parse, secp256k1_ecdsa_signature,
@@ -32,6 +33,8 @@ from zlay._fast import verdicts
 
 cdef enum:
     SCALAR_BYTES = 32
+    BLOCK_BYTES = 64                 # SHA-256 works on as many at a time; one that is short by 9 holds a whole message
+    WORD_BITS = 32
     COMPRESSED_POINT_BYTES = 33      # 02 or 03, X
     UNCOMPRESSED_POINT_BYTES = 65    # 04, X, Y
 
@@ -60,6 +63,13 @@ if p256 is NULL:
 secp256k1_selftest()                 # aborts when the library was compiled wrongly; its authors ask for the call
 
 
+cdef extern from *:
+    """
+    #define zl_leading_zeros(word) ((uint32_t)__builtin_clz(word))
+    """
+    uint32_t _leading_zeros "zl_leading_zeros"(unsigned int word) nogil    # of a word that is not 0
+
+
 # --- SHA-256 ---------------------------------------------------------------------------------------------------------
 
 cdef void sha256(const uint8_t *p, size_t n, uint8_t *out32) noexcept nogil:
@@ -68,6 +78,27 @@ cdef void sha256(const uint8_t *p, size_t n, uint8_t *out32) noexcept nogil:
     SHA256_Init(&c)
     SHA256_Update(&c, p, n)
     SHA256_Final(out32, &c)
+
+
+cdef uint32_t sha256_zero_bits(const uint8_t *p, size_t n) noexcept nogil:
+    """Leading zero bits of the digest of n bytes: 0..256. Nothing is wiped afterwards: for what is public."""
+    cdef SHA256_CTX c
+    cdef uint8_t block[BLOCK_BYTES]
+    cdef uint32_t i = 0
+    SHA256_Init(&c)
+    if n <= BLOCK_BYTES - 9:         # padded here: most keys of trees are that short, and a commit has dozens
+        memset(block, 0, BLOCK_BYTES)
+        memcpy(block, p, n)
+        block[n] = 0x80
+        block[BLOCK_BYTES - 2] = <uint8_t>(n >> 5)
+        block[BLOCK_BYTES - 1] = <uint8_t>(n << 3)
+        SHA256_Transform(&c, block)
+    else:
+        SHA256_Update(&c, p, n)
+        SHA256_Final(block, &c)      # leaves the digest in c.h, too
+    while i < DIGEST_SIZE // 4 and c.h[i] == 0:
+        i += 1
+    return i * WORD_BITS + (_leading_zeros(c.h[i]) if i < DIGEST_SIZE // 4 else 0)
 
 
 cdef void sha256_parts(const uint8_t **parts, const size_t *sizes, int count, uint8_t *out32) noexcept nogil:

@@ -30,6 +30,7 @@ from zlay._fast import verdicts
 
 cdef enum:
     SCRATCH_BYTES = 64 * 1024 * 1024     # for the functions at the end only
+    NOT_HASHED = -1                      # Path.height of a key that has not been hashed for it
 
 cdef const uint8_t *EMPTY_ROOT = (      # CID of the empty tree's only node (C7)
     b"\x01\x71\x12\x20\x9d\xfe\xfe\x61\xdd\x76\xea\x3d\xca\xe5\x02\x38\x80\xb0\x83\x79"
@@ -41,7 +42,7 @@ cdef struct Path:                        # the way from the root to where a key 
     uint32_t slots[MAX_HEIGHT + 1]       # where the key is, or would be, among the entries of each step's node
     int last                             # index of the last step: at the key's height, or above it where no tree hangs
     bint found                           # the last step's node holds the key at its slot
-    int height                           # the key's
+    int height                           # the key's; NOT_HASHED = not known
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -65,7 +66,10 @@ cdef inline uint32_t _position(const Node *node, const uint8_t *key, uint32_t n,
 
 
 cdef int _find(Tree *t, const RepoOp *op, Path *path) noexcept nogil:
-    """Goes from the root to the height of the op's key (path.height), or as far as there are subtrees. A Reason."""
+    """Goes from the root to the height of the op's key (path.height), or as far as there are subtrees. A Reason.
+
+    A key that is found has the height of its node, so it need not be hashed once more to know it.
+    """
     cdef Subtree *s = t.root
     cdef Subtree *below
     cdef int i = 0, reason
@@ -73,13 +77,20 @@ cdef int _find(Tree *t, const RepoOp *op, Path *path) noexcept nogil:
         path.steps[i] = s
         path.last = i
         path.slots[i] = _position(s.node, op.path.p, op.path.n, &path.found)
-        if path.found or s.node.height <= path.height:
+        if path.found:
+            path.height = s.node.height
+            return R_OK
+        if s.node.height <= path.height:
             return R_OK
         below = node_slot(s.node, path.slots[i])[0]
         if below is NULL:
             return R_OK
         if below.node is NULL:
             reason = node_read(t, below, s.node.height - 1)
+            if reason == R_MST_MISSING_NODE and path.height == NOT_HASHED:
+                path.height = key_height(op.path.p, op.path.n)
+                if s.node.height <= path.height:     # it would stand here
+                    return R_OK
             if reason != R_OK:
                 return reason
         s = below
@@ -296,7 +307,7 @@ cdef int _forward(Tree *t, const RepoOp *op, Path *path) noexcept nogil:
     path.found = False
     path.last = 0
     # The height says where a key would stand, and only there it can: a tree that is lower does not hold it.
-    path.height = key_height(op.path.p, op.path.n)
+    path.height = key_height(op.path.p, op.path.n) if op.action == OP_DELETE else NOT_HASHED
     reason = _find(t, op, path)
     if reason != R_OK:
         return reason

@@ -27,6 +27,7 @@ cdef struct Entry:
     uint16_t key_n
     uint16_t value_n
     uint16_t shared              # bytes shared with the key before it in this node, or SHARED_UNKNOWN
+    uint16_t slash               # where the key's slash stands; of entries that were read
 
 cdef struct Subtree:
     const uint8_t *cid           # 36 bytes; NULL = changed, so the node must be written to know it

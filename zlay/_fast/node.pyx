@@ -11,14 +11,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from zlay._fast.car cimport CarBlock, car_find
-from zlay._fast.crypto cimport DIGEST_SIZE, sha256
+from zlay._fast.crypto cimport DIGEST_SIZE, sha256, sha256_zero_bits
 from zlay._fast.drisl cimport (
     CBOR_NULL, CID_SIZE, Cursor, DRISL_DATA, DRISL_RECORD, MAJOR_ARRAY, MAJOR_BYTES, MAJOR_UINT, MAX_CID_BYTES,
     cbor_head, cbor_put_head, cbor_put_uint, drisl_map_block, drisl_skip, read_link, take_null
 )
 from zlay._fast.includes.poison cimport ZL_REDZONE, zl_poison, zl_unpoison
 from zlay._fast.scratch cimport scratch_alloc
-from zlay._fast.syntax cimport mst_key_valid
+from zlay._fast.syntax cimport mst_key_slash
 from zlay._fast.verdicts cimport (
     R_FIELD_TYPE, R_MST_DEPTH, R_MST_MISSING_NODE, R_MST_NODE, R_OK, R_WORK_LIMIT
 )
@@ -111,17 +111,7 @@ cdef int node_reserve(Tree *t, Node *node, uint32_t n) noexcept nogil:
 
 cdef int key_height(const uint8_t *key, size_t n) noexcept nogil:
     """Leading zero bits of the key's SHA-256, in pairs (C8): 0..128."""
-    cdef uint8_t digest[DIGEST_SIZE]
-    cdef int i = 0, height
-    cdef uint8_t b
-    sha256(key, n, digest)
-    while i < DIGEST_SIZE and digest[i] == 0:
-        i += 1
-    height = i * 4
-    if i < DIGEST_SIZE:
-        b = digest[i]
-        height += 0 if b >= 64 else 1 if b >= 16 else 2 if b >= 4 else 3
-    return height
+    return <int>(sha256_zero_bits(key, n) // 2)
 
 
 cdef inline bint _literal(Cursor *c, const uint8_t *text, size_t n) noexcept nogil:
@@ -203,7 +193,8 @@ cdef inline int _key(Tree *t, Cursor *c, const Entry *before, Entry *e) noexcept
         memcpy(whole, before.key, shared)
         memcpy(whole + shared, suffix, n)
         e.key = whole
-    return R_OK if mst_key_valid(e.key, e.key_n, <uint32_t>shared) else R_MST_NODE
+    e.slash = <uint16_t>mst_key_slash(e.key, e.key_n, <uint32_t>shared, 0 if before is NULL else before.slash)
+    return R_OK if e.slash != 0 else R_MST_NODE
 
 
 cdef int _read_entries(Tree *t, Node *node, Cursor *c) noexcept nogil:

@@ -12,8 +12,9 @@ cdef bint nsid_valid(const uint8_t *p, uint32_t n) noexcept nogil
 cdef bint record_key_valid(const uint8_t *p, uint32_t n) noexcept nogil
 # NSID/record key (C1): the length of the NSID, or 0 when it is none.
 cdef uint32_t path_collection(const uint8_t *p, uint32_t n) noexcept nogil
-# A key that a tree may hold (C1): the first `known` bytes are those of one that is valid.
-cdef bint mst_key_valid(const uint8_t *key, uint32_t n, uint32_t known) noexcept nogil
+# Where the slash of a key that a tree may hold stands (C1), 0 = no such key; the first `known` bytes are those of one
+# that has its slash at `slash`
+cdef uint32_t mst_key_slash(const uint8_t *key, uint32_t n, uint32_t known, uint32_t slash) noexcept nogil
 cdef bint datetime_valid(const uint8_t *p, uint32_t n) noexcept nogil
 # The 64-bit number of a TID (C5), which orders as its text does; False = no TID.
 cdef bint tid_parse(const uint8_t *p, uint32_t n, uint64_t *out) noexcept nogil

@@ -187,18 +187,20 @@ cdef uint32_t path_collection(const uint8_t *p, uint32_t n) noexcept nogil:
     return nsid_n
 
 
-cdef bint mst_key_valid(const uint8_t *key, uint32_t n, uint32_t known) noexcept nogil:
-    """A key that a tree may hold (C1): two segments of the characters of record keys; looser than a path of an op,
-    since trees keep what was once taken. `known`: so many first bytes are those of a key that is valid.
+cdef uint32_t mst_key_slash(const uint8_t *key, uint32_t n, uint32_t known, uint32_t slash) noexcept nogil:
+    """Where the slash of a key stands that a tree may hold (C1): two segments of the characters of record keys; looser
+    than a path of an op, since trees keep what was once taken. 0: no such key.
+
+    `known`: so many first bytes are those of a key that is valid and has its slash at `slash`.
     """
-    cdef const uint8_t *slash = <const uint8_t *>memchr(key, c'/', n)
-    cdef uint32_t i
-    if slash == NULL or slash == key or slash == key + n - 1:
-        return False
+    cdef uint32_t i, at = slash if slash < known else 0
     for i in range(known, n):
-        if not (_is[key[i]] & IS_RECORD_KEY) and key + i != slash:
-            return False
-    return True
+        if _is[key[i]] & IS_RECORD_KEY:
+            continue
+        if key[i] != c'/' or at != 0 or i == 0:
+            return 0
+        at = i
+    return at if at + 1 < n else 0
 
 
 # --- times ---
@@ -314,9 +316,15 @@ def is_record_key(str text):
     return bool(_passes(record_key_valid, text))
 
 
-def is_mst_key(bytes key):
-    """A key that a tree may hold (C1), its length apart."""
-    return bool(mst_key_valid(key, <uint32_t>len(key), 0))
+def is_mst_key(bytes key, bytes before=b""):
+    """A key that a tree may hold (C1), its length apart. What it shares with the valid key `before` is not read again.
+    """
+    cdef uint32_t known = 0, most = <uint32_t>min(len(key), len(before))
+    cdef const uint8_t *p = key
+    cdef const uint8_t *q = before
+    while known < most and p[known] == q[known]:
+        known += 1
+    return mst_key_slash(p, <uint32_t>len(key), known, <uint32_t>max(before.find(b"/"), 0)) != 0
 
 
 def is_datetime(str text):

@@ -13,10 +13,11 @@ cdef extern from *:
 
 cdef extern from "openssl/sha.h" nogil:
     ctypedef struct SHA256_CTX:
-        pass
+        unsigned int h[8]
     int SHA256_Init(SHA256_CTX *c)
     int SHA256_Update(SHA256_CTX *c, const void *data, size_t len)
     int SHA256_Final(uint8_t *md, SHA256_CTX *c)
+    void SHA256_Transform(SHA256_CTX *c, const uint8_t *block64)
 
 cdef extern from "openssl/bn.h" nogil:
     ctypedef struct BIGNUM:
