@@ -5,7 +5,6 @@ Bound: SHA-256 of as many nodes of the same size as the inversion has to hash ag
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
 
 from zlay._fast.message import decode
@@ -29,16 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Report:
-    """Microseconds per op. Both sides are taken on each frame in turn; a run is a pass over all frames."""
+    """Microseconds per op. Both sides are taken on each frame in turn; a run is a pass over all frames.
+
+    Of each frame and side the median of the runs counts.
+    """
     found = corpus(events=arguments.events, accounts=arguments.accounts, p256_share=0.0, only_commits=True)
     keys = []
     for frame in found.frames:
         message = decode(frame)
         assert isinstance(message, dict)
         keys.append(found.keys[message["did"].encode()])
-    taken = [times(found.frames, keys, 1) for _ in range(arguments.runs)]
-    invert_s, hash_s = (statistics.median(each[name] for each in taken) for name in ("invert", "hash_nodes"))
-    ops = taken[0]["ops"]
-    figure = cost("mst", invert_s / ops * 1e6, "us/op", hash_s / ops * 1e6, TARGET)
+    taken = times(found.frames, keys, arguments.runs)
+    ops = taken["ops"]
+    figure = cost("mst", taken["invert"] / ops * 1e6, "us/op", taken["hash_nodes"] / ops * 1e6, TARGET)
     params = {"events": arguments.events, "accounts": arguments.accounts, "ops_per_commit": round(ops, 2)}
     return Report("mst", params, [figure, excess(figure, "us/op")], arguments.runs)
