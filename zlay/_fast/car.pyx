@@ -107,22 +107,6 @@ cdef int _read_header(Cursor *c, Car *car) noexcept nogil:
     return R_OK if car.root != NULL else R_CAR_NO_ROOT
 
 
-cdef int _count_blocks(Cursor c, uint32_t *count) noexcept nogil:
-    """How many sections follow, each whole and with a blessed CID at its head."""
-    cdef uint32_t section_n
-    count[0] = 0
-    while c.p < c.end:
-        if not _uvarint(&c, &section_n) or section_n < CID_SIZE or section_n > <uint64_t>(c.end - c.p):
-            return R_CAR_BLOCK
-        if not _blessed(c.p):
-            return R_CAR_BLOCK
-        c.p += section_n
-        count[0] += 1
-        if count[0] > MAX_CAR_BLOCKS:
-            return R_CAR_TOO_MANY_BLOCKS
-    return R_OK
-
-
 cdef inline uint32_t _slot(const uint8_t *cid, uint32_t mask) noexcept nogil:
     cdef uint64_t word
     memcpy(&word, cid + DIGEST_AT, 8)
@@ -140,40 +124,57 @@ cdef void _index(Car *car, uint32_t i) noexcept nogil:
     car.slots[at] = i + 1
 
 
+cdef int _sections(Cursor *c, Car *car, uint32_t room, bint check_hashes) noexcept nogil:
+    """Reads all sections, each whole and with a blessed CID at its head, and holds each against its CID."""
+    cdef CarBlock *block
+    cdef uint32_t section_n
+    cdef uint8_t[DIGEST_BYTES] digest
+    car.n_blocks = 0
+    while c.p < c.end:
+        if not _uvarint(c, &section_n) or section_n < CID_SIZE or section_n > <uint64_t>(c.end - c.p):
+            return R_CAR_BLOCK
+        if not _blessed(c.p):
+            return R_CAR_BLOCK
+        if car.n_blocks == room:
+            return R_CAR_TOO_MANY_BLOCKS
+        block = &car.blocks[car.n_blocks]
+        block.cid = c.p
+        block.data = c.p + CID_SIZE
+        block.n = section_n - CID_SIZE
+        c.p += section_n
+        car.n_blocks += 1
+        if check_hashes:
+            sha256(block.data, block.n, digest)
+            if memcmp(digest, block.cid + DIGEST_AT, DIGEST_BYTES) != 0:
+                return R_BLOCK_HASH
+    return R_OK
+
+
 cdef int car_parse(Scratch *s, Slice bytes, Car *car, bint check_hashes) noexcept nogil:
     """Parses a CAR in place. check_hashes False is for measuring only: nothing unchecked may be believed."""
     cdef Cursor c
-    cdef CarBlock *block
-    cdef uint32_t section_n = 0, i
-    cdef uint8_t[DIGEST_BYTES] digest
+    cdef uint32_t room, i
     cdef int r
     c.p = bytes.p
     c.end = bytes.p + bytes.n
     r = _read_header(&c, car)
     if r != R_OK:
         return r
-    r = _count_blocks(c, &car.n_blocks)
+    room = min(<uint32_t>(c.end - c.p) // (CID_SIZE + 1), <uint32_t>MAX_CAR_BLOCKS)
+    car.blocks = <CarBlock *>scratch_alloc(s, (room + 1) * sizeof(CarBlock))
+    if car.blocks == NULL:
+        return R_WORK_LIMIT
+    r = _sections(&c, car, room, check_hashes)
     if r != R_OK:
         return r
     car.mask = MIN_SLOTS - 1
     while car.mask < 2 * car.n_blocks:
         car.mask = 2 * car.mask + 1
-    car.blocks = <CarBlock *>scratch_alloc(s, (car.n_blocks + 1) * sizeof(CarBlock))
     car.slots = <uint32_t *>scratch_alloc(s, (car.mask + 1) * sizeof(uint32_t))
-    if car.blocks == NULL or car.slots == NULL:
+    if car.slots == NULL:
         return R_WORK_LIMIT
     memset(car.slots, 0, (car.mask + 1) * sizeof(uint32_t))
     for i in range(car.n_blocks):
-        _uvarint(&c, &section_n)             # was read once before: cannot fail
-        block = &car.blocks[i]
-        block.cid = c.p
-        block.data = c.p + CID_SIZE
-        block.n = section_n - CID_SIZE
-        c.p += section_n
-        if check_hashes:
-            sha256(block.data, block.n, digest)
-            if memcmp(digest, block.cid + DIGEST_AT, DIGEST_BYTES) != 0:
-                return R_BLOCK_HASH
         _index(car, i)
     return R_OK
 

@@ -40,11 +40,15 @@ cdef enum:
     PAYLOAD_DEPTH = 1            # containers around a field of the payload
     PEEK_KEY_MAX = 4             # repo, the longest key that message_peek looks for
     TOOL_SCRATCH_BYTES = 1024 * 1024
+    CACHE_LINE = 64
+    TAIL_LINES = 3               # commit, rebase, tooBig and prevData with their keys take 120 bytes
 
 cdef extern from *:
     """
     #define ZL_SEQ_MAX ((UINT64_C(1) << 53) - 1)
+    #define zl_prefetch(p) __builtin_prefetch(p)
     """
+    void _prefetch "zl_prefetch"(const void *p) nogil
     const uint64_t ZL_SEQ_MAX            # A11
 
 
@@ -257,9 +261,13 @@ cdef int message_decode(Scratch *s, const uint8_t *p, uint32_t n, Message *m) no
     """Decodes one frame strictly. A Reason; kind is set as soon as the header is read, the rest only counts on R_OK."""
     cdef Cursor c
     cdef int r
+    cdef uint32_t line
     memset(m, 0, sizeof(Message))
     if n > MAX_FRAME_BYTES - MAX_SPLICE_BYTES:
         return R_FRAME_TOO_LARGE
+    # What follows `blocks` is far from what comes before it, and would be waited for.
+    for line in range(1, TAIL_LINES + 1):
+        _prefetch(p + n - min(n, line * CACHE_LINE))
     c.p = p
     c.end = p + n
     r = _read_header(&c, m)
