@@ -131,6 +131,8 @@ class Metrics:
         yield _counter("relay_account_cache_stalls", "times all accounts in memory were pinned", total("stalls"))
         yield _gauge("relay_validator_cache_entries", "parsed keys in memory", total("keys"))
         yield _counter("relay_validator_cache_evictions", "parsed keys evicted", total("key_evictions"))
+        yield _counter("relay_keys_parsed", "keys parsed: once while they are in memory", total("keys_parsed"))
+        yield _counter("relay_p256_key_loads", "P-256 keys put into a worker's key object", total("p256_loads"))
         waiting = GaugeMetricFamily("relay_requests_waiting", "questions of workers not taken yet", labels=["kind"])
         asked = CounterMetricFamily("relay_requests", "questions of workers", labels=["kind"])
         for kind, (now, ever) in requests.waiting().items():

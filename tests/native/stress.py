@@ -216,6 +216,30 @@ def asking(seconds: float) -> dict[str, Any]:
     return {"asked": len(asked), **result}
 
 
+# --- the account table ---
+
+
+def accounts(seconds: float) -> dict[str, Any]:
+    """One owner of an account table, whose counters are scraped meanwhile."""
+    ops = load("account_ops").Ops(20_000, 5_000, 2_000)
+    stop = threading.Event()
+
+    def own() -> None:
+        while not stop.is_set():
+            ops.run(20_000)
+
+    owner = threading.Thread(target=own, name="owner")
+    owner.start()
+    _for(seconds, ops.stats)
+    stop.set()
+    owner.join(END_S)
+    assert not owner.is_alive()
+    assert ops.faults == 0
+    stats: dict[str, Any] = ops.stats()
+    assert stats["evictions"] > 0
+    return stats
+
+
 # --- readers, workers, log and consumers as they are ---
 
 
@@ -285,7 +309,7 @@ def plant(seconds: float) -> dict[str, Any]:
     return result
 
 
-PARTS = {"frames": frames, "log_fsync": log_fsync, "log_os": log_os, "asking": asking, "relay": relay}
+PARTS = {part.__name__: part for part in (frames, log_fsync, log_os, asking, accounts, relay)}
 
 
 def main() -> None:

@@ -149,6 +149,16 @@ def test_the_relays_loops_are_clean_and_walked(check_nogil: ModuleType, units: l
     assert check_nogil.check(program, check_nogil.LOOPS) == 0
 
 
+def test_account_lookups_take_no_lock(check_nogil: ModuleType, units: list[Any]) -> None:
+    """What a worker does with its account table reaches no mutex, no futex and no system call but for memory."""
+    program = check_nogil.Program(units)
+    functions = ("find", "insert", "key", "set_key", "touch_dirty", "pop_dirty", "did")
+    reached = program.walk(program.root(f"zlay._fast.accounts.account_{name}") for name in functions)
+    names = {name for _, name in reached.names}
+    assert {"zl_bump64", *map(program.root, ["zlay._fast.mem.zl_malloc", "zlay._fast.accounts._make_room"])} <= names
+    assert not names & {"zl_lock", "zl_unlock", "zl_futex_wait", "zl_futex_wake", "zl_fence", "zl_cas64"}
+
+
 @pytest.mark.parametrize(
     ("file", "function", "loop"),
     [

@@ -61,8 +61,7 @@ cdef struct Table:
     uint32_t *buckets
     SigningKey *keys       # 1..key_capacity
     uint32_t *key_owners   # the entry that each belongs to, 0 = free; its highest bit is the clock's second chance
-    uint32_t capacity
-    uint32_t mask
+    uint32_t capacity      # of entries, and of buckets
     uint32_t free_head     # entries once used and evicted, linked by chain
     uint32_t fresh         # entries never used begin here
     uint32_t lru_newest

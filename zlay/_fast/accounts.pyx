@@ -72,12 +72,9 @@ cdef void _unpack_plc(const uint8_t *packed, uint8_t *out) noexcept nogil:
 
 cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept nogil:
     """Takes the arrays. 0, or -1 when out of memory."""
-    cdef uint64_t n_buckets = 16
     memset(t, 0, sizeof(Table))
-    while n_buckets < capacity:
-        n_buckets *= 2
     t.entries = <Account *>zl_calloc(MEM_ACCOUNT, (<size_t>capacity + 1) * sizeof(Account))
-    t.buckets = <uint32_t *>zl_calloc(MEM_ACCOUNT, <size_t>n_buckets * sizeof(uint32_t))
+    t.buckets = <uint32_t *>zl_calloc(MEM_ACCOUNT, <size_t>capacity * sizeof(uint32_t))
     t.keys = <SigningKey *>zl_calloc(MEM_ACCOUNT, (<size_t>key_capacity + 1) * sizeof(SigningKey))
     t.key_owners = <uint32_t *>zl_calloc(MEM_ACCOUNT, (<size_t>key_capacity + 1) * sizeof(uint32_t))
     if t.entries == NULL or t.buckets == NULL or t.keys == NULL or t.key_owners == NULL:
@@ -85,7 +82,6 @@ cdef int table_init(Table *t, uint32_t capacity, uint32_t key_capacity) noexcept
         return -1
     t.capacity = capacity
     t.key_capacity = key_capacity
-    t.mask = <uint32_t>(n_buckets - 1)
     t.fresh = 1
     t.key_fresh = 1
     t.key_hand = 1
@@ -107,8 +103,8 @@ cdef void table_free(Table *t) noexcept nogil:
 
 
 cdef inline uint32_t _bucket(const Table *t, uint64_t hash) noexcept nogil:
-    """The low bits choose the worker, so the bucket takes high ones."""
-    return <uint32_t>(hash >> 24) & t.mask
+    """The low bits choose the worker, so the bucket takes the high ones, as a share of all buckets."""
+    return <uint32_t>((hash >> 32) * t.capacity >> 32)
 
 
 cdef inline uint32_t _index(const Table *t, const Account *a) noexcept nogil:

@@ -1,10 +1,11 @@
 """SHA-256 and the two curves (C3, C4). What import makes is only read; a KeyCache belongs to one worker thread."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
     DIGEST_SIZE = 32
     SIGNATURE_SIZE = 64          # r || s, big-endian (C3)
+    POINT_BYTES = 65             # the longest form of a public key (C4)
 
 cdef enum KeyType:
     KEY_NONE
@@ -22,6 +23,7 @@ cdef struct KeyCache:            # what OpenSSL needs to check P-256 signatures;
     void *s                      # BIGNUM
     void *work                   # BN_CTX
     uint8_t loaded[64]           # X || Y; zeroes = none yet
+    uint64_t loads               # times that another point was put in; its thread writes, any thread reads
 
 # Any thread.
 cdef void sha256(const uint8_t *p, size_t n, uint8_t *out32) noexcept nogil
@@ -29,6 +31,8 @@ cdef uint32_t sha256_zero_bits(const uint8_t *p, size_t n) noexcept nogil    # h
 cdef void sha256_parts(const uint8_t **parts, const size_t *sizes, int count, uint8_t *out32) noexcept nogil
 # 33 or 65 bytes; 0, or -1 and a key of KEY_NONE
 cdef int key_parse(int key_type, const uint8_t *point, uint32_t n, SigningKey *out) noexcept nogil
+# Whether the key is of this type and point, which need not have been looked at. Parses nothing.
+cdef bint key_is(const SigningKey *key, int key_type, const uint8_t *point, uint32_t n) noexcept nogil
 # One thread, the cache's own.
 cdef int key_cache_init(KeyCache *c) noexcept nogil      # 0, or -1 when out of memory
 cdef void key_cache_free(KeyCache *c) noexcept nogil

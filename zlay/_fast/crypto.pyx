@@ -15,6 +15,7 @@ compressed one takes 12 us), and that is kept where the account is.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
+from zlay._fast.includes.atomics cimport zl_bump64
 from zlay._fast.includes.openssl cimport (
     BIGNUM, BN_bin2bn, BN_CTX, BN_CTX_free, BN_CTX_new, BN_free, BN_new, EC_GROUP, EC_GROUP_get0_generator,
     EC_GROUP_new_by_curve_name, EC_KEY, EC_KEY_free, EC_KEY_get0_group, EC_KEY_get0_public_key, EC_KEY_new,
@@ -24,7 +25,8 @@ from zlay._fast.includes.openssl cimport (
     SHA256_Transform, SHA256_Update
 )
 from zlay._fast.includes.secp256k1 cimport (
-    secp256k1_context_static, secp256k1_ec_pubkey_parse, secp256k1_ecdsa_signature,
+    SECP256K1_EC_COMPRESSED, SECP256K1_EC_UNCOMPRESSED, secp256k1_context_static, secp256k1_ec_pubkey_parse,
+    secp256k1_ec_pubkey_serialize, secp256k1_ecdsa_signature,
     secp256k1_ecdsa_signature_parse_compact, secp256k1_ecdsa_verify, secp256k1_pubkey, secp256k1_selftest
 )
 from zlay._fast.verdicts cimport R_NO_KEY, R_OK, R_SIG_FORM, R_SIG_HIGH_S, R_SIG_INVALID
@@ -36,7 +38,7 @@ cdef enum:
     BLOCK_BYTES = 64                 # SHA-256 works on as many at a time; one that is short by 9 holds a whole message
     WORD_BITS = 32
     COMPRESSED_POINT_BYTES = 33      # 02 or 03, X
-    UNCOMPRESSED_POINT_BYTES = 65    # 04, X, Y
+    UNCOMPRESSED_POINT_BYTES = POINT_BYTES  # 04, X, Y
 
 # Group orders n, and n / 2 rounded down: the highest s that is low (C3).
 cdef const uint8_t *K256_ORDER = (
@@ -132,6 +134,23 @@ cdef int key_parse(int key_type, const uint8_t *point, uint32_t n, SigningKey *o
     return 0
 
 
+cdef bint key_is(const SigningKey *key, int key_type, const uint8_t *point, uint32_t n) noexcept nogil:
+    """Whether a parsed key is that of this point, so that the same key is not parsed again when it is told again."""
+    cdef uint8_t own[UNCOMPRESSED_POINT_BYTES]
+    cdef size_t own_n = n
+    if key.type != key_type or (n != COMPRESSED_POINT_BYTES and n != UNCOMPRESSED_POINT_BYTES):
+        return False
+    if key_type == KEY_K256:
+        secp256k1_ec_pubkey_serialize(
+            secp256k1_context_static, own, &own_n, <const secp256k1_pubkey *>key.bytes,
+            SECP256K1_EC_COMPRESSED if n == COMPRESSED_POINT_BYTES else SECP256K1_EC_UNCOMPRESSED,
+        )
+    else:
+        own[0] = 4 if n == UNCOMPRESSED_POINT_BYTES else 2 | key.bytes[2 * SCALAR_BYTES - 1] & 1
+        memcpy(own + 1, key.bytes, n - 1)
+    return memcmp(own, point, n) == 0
+
+
 cdef int _p256_parse(const uint8_t *point, uint32_t n, uint8_t *xy) noexcept nogil:
     cdef uint8_t whole[UNCOMPRESSED_POINT_BYTES]
     cdef EC_POINT *q = EC_POINT_new(p256)
@@ -196,6 +215,7 @@ cdef int _load(KeyCache *c, const uint8_t *xy) noexcept nogil:
         ERR_clear_error()
         return -1
     memcpy(c.loaded, xy, sizeof(c.loaded))
+    zl_bump64(&c.loads, 1)
     return 0
 
 
@@ -271,6 +291,14 @@ def is_key(key_type: int, point: bytes) -> bool:
     """Whether the point (33 or 65 bytes) is a usable public key of the curve K256 or P256 (C4). Any thread."""
     cdef SigningKey key
     return key_parse(key_type, point, <uint32_t>len(point), &key) == 0
+
+
+def is_same_key(key_type: int, point: bytes, other_type: int, other: bytes) -> bool:
+    """Whether a usable key is that of another point, as key_is tells. Any thread. ValueError: the first is unusable."""
+    cdef SigningKey key
+    if key_parse(key_type, point, <uint32_t>len(point), &key) != 0:
+        raise ValueError("not a public key of that curve")
+    return key_is(&key, other_type, other, <uint32_t>len(other))
 
 
 def verify(key_type: int, point: bytes, digest32: bytes, sig: bytes) -> str:

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from zlay._fast.accounts cimport ID_NO_KEY, ID_NO_PDS, ID_NOT_FOUND, ID_OK, ID_TOMBSTONED, ID_UNKNOWN, MAX_DID
-from zlay._fast.crypto cimport KEY_NONE, key_parse
+from zlay._fast.crypto cimport KEY_NONE, POINT_BYTES
 from zlay._fast.dirty cimport DirtyRows, dirty_collect, dirty_delta
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl_store32,
@@ -160,7 +160,7 @@ cdef void _send(Message_ *m) noexcept:
 
 
 cdef int _fill_identity(Message_ *m, object identity, uint32_t host_id) except -1:
-    """An Identity in the message's terms. A key that does not parse is no key (R_NO_KEY)."""
+    """An Identity in the message's terms. Its worker parses the key, where that is not the one it has."""
     cdef bytes key = identity.key
     m.identity_us = <uint64_t>identity.resolved_us
     m.own_failure = identity.outcome == "failed" and identity.is_own
@@ -172,10 +172,13 @@ cdef int _fill_identity(Message_ *m, object identity, uint32_t host_id) except -
         m.outcome = ID_UNKNOWN
     elif identity.pds is None:
         m.outcome = ID_NO_PDS
-    elif identity.key_type == KEY_NONE or key_parse(identity.key_type, key, <uint32_t>len(key), &m.key) != 0:
+    elif identity.key_type == KEY_NONE or len(key) > POINT_BYTES:
         m.outcome = ID_NO_KEY
     else:
         m.outcome = ID_OK
+        m.key_type = identity.key_type
+        m.point_n = <uint8_t>len(key)
+        memcpy(m.point, <const uint8_t *>key, len(key))
     m.host_id = host_id
     return 0
 
@@ -383,6 +386,8 @@ def stats():
             "accounts_dirty": zl_load64_relaxed(&w.table.dirty),
             "account_evictions": zl_load64_relaxed(&w.table.evictions),
             "keys": zl_load64_relaxed(&w.table.keys_live),
+            "keys_parsed": zl_load64_relaxed(&w.keys_parsed),
+            "p256_loads": zl_load64_relaxed(&w.keys.loads),
             "key_evictions": zl_load64_relaxed(&w.table.key_evictions),
         })
     return out

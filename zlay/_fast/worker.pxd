@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zlay._fast.accounts cimport Table
-from zlay._fast.crypto cimport KeyCache, SigningKey
+from zlay._fast.crypto cimport POINT_BYTES, KeyCache
 from zlay._fast.dirty cimport DirtyRows
 from zlay._fast.holds cimport Holds
 from zlay._fast.includes.threads cimport pthread_t
@@ -26,6 +26,7 @@ cdef struct Worker:
     uint64_t judged
     uint64_t chain_breaks
     uint64_t inversions        # ops undone by verification (R9)
+    uint64_t keys_parsed
     uint64_t refreshes         # forced resolutions asked for
     uint64_t moves             # accounts that changed host
     uint64_t stalls            # times the account table was all pinned
@@ -56,7 +57,9 @@ cdef struct Message_:          # one message to a worker; zl_malloc'd by the sen
     uint64_t identity_us
     uint64_t hash
     uint64_t rev
-    SigningKey key
+    uint8_t key_type           # of a key not looked at yet; KEY_NONE = none
+    uint8_t point_n
+    uint8_t point[POINT_BYTES]
     uint8_t data[32]
     uint8_t head[32]
     uint8_t did[261]

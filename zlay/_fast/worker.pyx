@@ -15,9 +15,10 @@ from libc.string cimport memcpy, memset
 from zlay._fast.accounts cimport (
     A_ASKING_STATUS, A_BROKEN_AGAIN, A_DESYNCHRONIZED, A_ELSEWHERE, A_KNOWN, A_LOADED, A_LOADING, A_RENEWING,
     A_RESOLVING, A_RESYNCING, A_STALE, ID_NO_KEY, ID_OK, ID_UNKNOWN, Account, Hold, account_did, account_find,
-    account_identity_us, account_insert, account_set_key, account_stale_us, account_touch_dirty, table_free, table_init,
+    account_identity_us, account_insert, account_key, account_set_key, account_stale_us, account_touch_dirty,
+    table_free, table_init,
 )
-from zlay._fast.crypto cimport key_cache_free, key_cache_init
+from zlay._fast.crypto cimport SigningKey, key_cache_free, key_cache_init, key_is, key_parse
 from zlay._fast.dirty cimport DirtyRows, dirty_collect
 from zlay._fast.holds cimport (
     hold_append, hold_end, hold_is_over, hold_is_unanswered, hold_next, hold_of, holds_free, holds_init, holds_tick,
@@ -384,14 +385,31 @@ cdef void _set_host(Worker *w, Account *a, uint32_t host_id) noexcept nogil:
     a.host_id = host_id
 
 
+cdef bint _set_key(Worker *w, Account *a, const Message_ *m) noexcept nogil:
+    """Takes the message's key, unless it is the one that is here: no key is parsed again while it is. False: no key."""
+    cdef const SigningKey *known = account_key(&w.table, a)
+    cdef SigningKey key
+    if known != NULL and key_is(known, m.key_type, m.point, m.point_n):
+        return True
+    zl_bump64(&w.keys_parsed, 1)
+    if key_parse(m.key_type, m.point, m.point_n, &key) != 0:
+        account_set_key(&w.table, a, NULL)
+        return False
+    account_set_key(&w.table, a, &key)
+    return True
+
+
 cdef void _take_identity(Worker *w, Account *a, const Message_ *m) noexcept nogil:
-    """A conclusive answer replaces what was known."""
+    """A conclusive answer replaces what was known. A key that does not parse is no key (R_NO_KEY)."""
     a.identity = m.outcome
     a.identity_s = <uint32_t>(m.identity_us // 1000000)
     a.identity_ms = <uint16_t>(m.identity_us // 1000 % 1000)
     if m.outcome == ID_OK or m.outcome == ID_NO_KEY:
         _set_host(w, a, m.host_id)
-    account_set_key(&w.table, a, &m.key if m.outcome == ID_OK else NULL)
+    if m.outcome != ID_OK:
+        account_set_key(&w.table, a, NULL)
+    elif not _set_key(w, a, m):
+        a.identity = ID_NO_KEY
 
 
 cdef void _on_account(Worker *w, Account *a, const Message_ *m) noexcept nogil:

@@ -14,6 +14,11 @@ cdef extern from "secp256k1.h" nogil:
     int secp256k1_ec_pubkey_parse(
         const secp256k1_context *ctx, secp256k1_pubkey *pubkey, const uint8_t *input, size_t inputlen
     )
+    unsigned int SECP256K1_EC_COMPRESSED, SECP256K1_EC_UNCOMPRESSED
+    int secp256k1_ec_pubkey_serialize(
+        const secp256k1_context *ctx, uint8_t *output, size_t *outputlen, const secp256k1_pubkey *pubkey,
+        unsigned int flags,
+    )
     int secp256k1_ecdsa_signature_parse_compact(
         const secp256k1_context *ctx, secp256k1_ecdsa_signature *sig, const uint8_t *input64
     )
