@@ -18,7 +18,10 @@ import pytest
 from tests import fixtures
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from tests.state.databases import Database
+    from zlay.bench.cluster import Cluster
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 
@@ -30,6 +33,27 @@ RUNNING_TEST = os.environ.get("ZLAY_RUNNING_TEST", "")
 def fixtures_dir() -> Path:
     """The folder of recorded and published data; skips the test where there is none."""
     return fixtures.folder()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of this session's own, in which each test makes itself a schema."""
+    from zlay.bench.cluster import Cluster, binaries
+
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed: run scripts/test-deps")
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty database; every test that asks for it runs on both kinds."""
+    from tests.state.databases import PostgresDatabase, SqliteDatabase
+
+    if request.param == "sqlite":
+        return SqliteDatabase(tmp_path / "state.sqlite")
+    return PostgresDatabase(request.getfixturevalue("cluster"))
 
 
 # ---- a skipped test is a failure (ZLAY_NO_SKIP=1) -----------------------------------------------------------------

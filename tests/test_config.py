@@ -156,7 +156,7 @@ def test_secrets_are_not_shown() -> None:
     """Neither a Config's text nor a refusal shows a password."""
     assert "hunter2" not in repr(read(RELAY_ADMIN_PASSWORD="hunter2", DATABASE_URL="sqlite:/hunter2"))
     with pytest.raises(ConfigError) as caught:
-        read(DATABASE_URL="postgresql://zlay:hunter2@db/zlay")
+        read(DATABASE_URL="mysql://zlay:hunter2@db/zlay")
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).startswith("DATABASE_URL")
 
@@ -181,6 +181,19 @@ def test_where_the_state_is() -> None:
     assert read(RELAY_DATA_DIR="/d").sqlite_path == Path("/d/state.sqlite")
     for url in ("sqlite:/x/y.db", "sqlite:///x/y.db"):
         assert read(DATABASE_URL=url).sqlite_path == Path("/x/y.db")
+    assert not read(DATABASE_URL="sqlite:/x/y.db").postgresql
+    for url in ("postgresql://zlay:s%40@db.example.com:5433/relay?sslmode=require", "postgres:///zlay"):
+        made = read(DATABASE_URL=url)
+        assert made.postgresql
+        assert made.database_url == url
+
+
+def test_a_database_url_that_cannot_be_read() -> None:
+    """A URL that libpq cannot read is a bad setting, told without what it says: there may be a password in it."""
+    for url in ("postgresql://zlay:se@cret@db/y", "postgresql://h/?no_such=1", "mysql://zlay:secret@h/", "secret.db"):
+        with pytest.raises(ConfigError, match=r"^DATABASE_URL=\.\.\.: expected") as told:
+            read(DATABASE_URL=url)
+        assert "cret" not in str(told.value)
 
 
 def test_a_config_does_not_change() -> None:

@@ -175,9 +175,27 @@ def _secret(value: str) -> str | None:
 
 def _database(value: str) -> str:
     url = value.strip()
-    if url and not _sqlite_path(url):
-        raise ValueError("empty, or sqlite:PATH (PostgreSQL is not supported by this version)")
+    if url and not _sqlite_path(url) and not _is_postgresql(url):
+        raise ValueError("empty, sqlite:PATH, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return url
+
+
+def _is_postgresql(url: str) -> bool:
+    """Whether libpq can read it. Raises ValueError where it is meant for libpq and cannot be read."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        return False
+    try:
+        from psycopg import Error
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as exc:
+        raise ValueError(f"a database that this machine has the library for ({exc})") from None
+    try:
+        conninfo_to_dict(url)
+        if url.partition("://")[2].partition("/")[0].count("@") > 1:  # libpq would ask for a host with a password in it
+            raise Error
+    except Error:  # its words may hold the password
+        raise ValueError("a URL that PostgreSQL's library can read; percent-encode what is special in it") from None
+    return True
 
 
 def _sqlite_path(url: str) -> str:
@@ -216,7 +234,9 @@ class Config:
         "https://plc.directory", _urls, "DID PLC directory; several are tried in turn"
     )
     relay_data_dir: Path = _setting("./data", _path, "events/, state.sqlite and reports")  # noqa: RUF009
-    database_url: str = _setting("", _database, "sqlite:PATH", "state.sqlite in RELAY_DATA_DIR", secret=True)
+    database_url: str = _setting(
+        "", _database, "sqlite:PATH or postgresql://...", "state.sqlite in RELAY_DATA_DIR", secret=True
+    )
     relay_retention_hours: float = _setting("72", _decimal(0.01, 24 * 3650, "hours"), "hours of events kept")
     relay_retention_bytes: int | None = _setting(
         "auto", _retention_bytes, "bytes of events kept; auto = keep 10 % of the volume free; 0 = no limit"
@@ -262,8 +282,13 @@ class Config:
         return None if self.relay_upstream.lower() in ("", "none") else self.relay_upstream
 
     @property
+    def postgresql(self) -> bool:
+        """Whether the state is in PostgreSQL."""
+        return self.database_url.startswith("postgres")
+
+    @property
     def sqlite_path(self) -> Path:
-        """Where the state is kept."""
+        """Where the state is kept unless it is in PostgreSQL."""
         if self.database_url:
             return Path(_sqlite_path(self.database_url))
         return self.relay_data_dir / "state.sqlite"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from typing import TYPE_CHECKING
 
 from tests.live import LiveRelay
@@ -13,17 +11,17 @@ from zlay.state.interface import NewHost
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.state.databases import Database
+
 HOST_NAME = "localhost:1"
 SYNC = "/xrpc/com.atproto.sync."
 
 
-def test_a_database_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_database_that_fails_is_told(tmp_path: Path, database: Database) -> None:
     """While the database does not answer, queries that need it are 503, the others and health go on."""
-    with LiveRelay(tmp_path) as live, live.client() as client:
+    with LiveRelay(tmp_path / "data", DATABASE_URL=database.url) as live, live.client() as client:
         live.relay.registry.add([NewHost(HOST_NAME, "admin", no_tls=True)])
-        path = live.relay.config.sqlite_path
-        with contextlib.closing(sqlite3.connect(path)) as other, other:
-            other.execute("ALTER TABLE account RENAME TO account_gone")
+        database.run("ALTER TABLE account RENAME TO account_gone")
         try:
             for name, query in (("listRepos", ""), ("getRepoStatus", f"did={did(1)}"), ("getRepo", f"did={did(1)}")):
                 told = client.request("GET", f"{SYNC}{name}?{query}")
@@ -31,6 +29,5 @@ def test_a_database_that_fails_is_told(tmp_path: Path) -> None:
             assert client.request("GET", f"{SYNC}getHostStatus?hostname={HOST_NAME}").status == 200
             assert client.request("GET", "/_health").status == 200
         finally:
-            with contextlib.closing(sqlite3.connect(path)) as other, other:
-                other.execute("ALTER TABLE account_gone RENAME TO account")
+            database.run("ALTER TABLE account_gone RENAME TO account")
         assert client.request("GET", f"{SYNC}listRepos").json == {"repos": []}

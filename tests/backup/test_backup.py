@@ -370,3 +370,12 @@ def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         main(["restore", str(tmp_path / "saved"), "--relay-data-dir", str(tmp_path / "new"), "--next-seq", "99"]) == 0
     )
     assert "goes on with seq 99 " in capsys.readouterr().out
+
+
+def test_a_state_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the state is in PostgreSQL both commands refuse, and say where to read what to do."""
+    for command in ("backup", "restore"):
+        flags = ["--relay-data-dir", str(tmp_path / "data"), "--database-url", "postgresql://db.example.com/zlay"]
+        assert main([command, str(tmp_path / "copy"), *flags]) == 1
+        assert "operations.md" in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
     """An empty store that gives up on a held file soon."""
-    monkeypatch.setattr("zlay.state.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("zlay.state.store.BUSY_TIMEOUT_S", 0.05)
     opened = SqliteStore(path)
     yield opened
     opened.close()

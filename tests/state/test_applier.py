@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +15,13 @@ from zlay.pipeline.types import AccountDelta, AccountRow, HostCursor
 from zlay.state.applier import Applier
 from zlay.state.interface import NewHost
 from zlay.state.loader import Loader
-from zlay.state.sqlite import SqliteStore
+from zlay.state.store import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+
+    from tests.state.databases import Database
+    from zlay.state.store import SqlStore
 
 PATIENCE_S = 20.0
 
@@ -71,22 +72,10 @@ class Edge:
             self.saved += cursors
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the state lies."""
-    return tmp_path / "state.sqlite"
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
-@pytest.fixture
-def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
-    """An empty store that gives up on a held file soon."""
-    monkeypatch.setattr("zlay.state.sqlite.BUSY_TIMEOUT_S", 0.05)
-    opened = SqliteStore(path)
-    yield opened
-    opened.close()
-
-
-def applier_of(store: SqliteStore, edge: Edge) -> Applier:
+def applier_of(store: SqlStore, edge: Edge) -> Applier:
     """An applier that looks often."""
     return Applier(
         store,
@@ -121,14 +110,7 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def held(path: Path) -> sqlite3.Connection:
-    """Somebody else in the middle of a write."""
-    other = sqlite3.connect(path, autocommit=True)
-    other.execute("BEGIN IMMEDIATE")
-    return other
-
-
-def test_changes_reach_the_store(store: SqliteStore) -> None:
+def test_changes_reach_the_store(store: SqlStore) -> None:
     """What the log changed is in the store soon, applied_seq with it, and the pipeline hears of it afterwards."""
     edge = Edge()
     with running(applier_of(store, edge)):
@@ -140,7 +122,7 @@ def test_changes_reach_the_store(store: SqliteStore) -> None:
     assert edge.applied == sorted(edge.applied)
 
 
-def test_state_never_outruns_the_log(store: SqliteStore) -> None:
+def test_state_never_outruns_the_log(store: SqlStore) -> None:
     """A change whose event is not synced yet is not written before it is, nor is anything collected with it."""
     edge = Edge()
     edge.log(delta(1, seq=5, rev=rev(1)), delta(2, seq=9, rev=rev(1)), synced=5)
@@ -154,24 +136,22 @@ def test_state_never_outruns_the_log(store: SqliteStore) -> None:
         eventually(lambda: store.checkpoint().applied_seq == 9)
 
 
-def test_database_that_is_away(store: SqliteStore, path: Path) -> None:
+def test_database_that_is_away(store: SqlStore, database: Database) -> None:
     """While the database takes nothing `fault` says so, nothing is lost, and it catches up by itself."""
     edge = Edge()
     applier = applier_of(store, edge)
-    other = held(path)
     with running(applier):
-        edge.log(delta(1, seq=1, rev=rev(1)))
-        eventually(lambda: applier.fault is not None)
-        edge.log(delta(2, seq=2, rev=rev(2)))
-        assert edge.applied == []
-        other.execute("ROLLBACK")
-        other.close()
+        with database.hold():
+            edge.log(delta(1, seq=1, rev=rev(1)))
+            eventually(lambda: applier.fault is not None)
+            edge.log(delta(2, seq=2, rev=rev(2)))
+            assert edge.applied == []
         eventually(lambda: store.checkpoint().applied_seq == 2)
         eventually(lambda: applier.fault is None)
     assert all(store.load_accounts([did(1), did(2)]))
 
 
-def test_first_cursors_do_not_wait_for_their_turn(store: SqliteStore, path: Path) -> None:
+def test_first_cursors_do_not_wait_for_their_turn(store: SqlStore, database: Database) -> None:
     """First cursors go with the next group, all in one, and are said to be saved when they are, not before."""
     hosts = store.add_hosts([NewHost(f"h{n}.example.com", "config") for n in range(300)])
     edge = Edge()
@@ -179,20 +159,18 @@ def test_first_cursors_do_not_wait_for_their_turn(store: SqliteStore, path: Path
     with running(applier):
         edge.log(delta(1, seq=1, rev=rev(1)))
         eventually(lambda: applier.groups > 0)  # the one with cursors, which is due in seconds again
-        other = held(path)
-        with edge._lock:
-            edge.anchors = [HostCursor(host.id, 1, host.id - 1) for host in hosts]
-        eventually(lambda: applier.fault is not None)
-        assert edge.saved == []
-        groups = applier.groups
-        other.execute("ROLLBACK")
-        other.close()
+        with database.hold():
+            with edge._lock:
+                edge.anchors = [HostCursor(host.id, 1, host.id - 1) for host in hosts]
+            eventually(lambda: applier.fault is not None)
+            assert edge.saved == []
+            groups = applier.groups
         eventually(lambda: len(edge.saved) == 300)
         assert applier.groups == groups + 1
     assert [host.cursor for host in store.hosts()] == [host.id - 1 for host in hosts]
 
 
-def test_finish_writes_everything(store: SqliteStore) -> None:
+def test_finish_writes_everything(store: SqlStore) -> None:
     """At shutdown the last changes and cursors are written, whatever was still held."""
     (host,) = store.add_hosts([NewHost("a.example.com", "config")])
     edge = Edge()
@@ -206,15 +184,14 @@ def test_finish_writes_everything(store: SqliteStore) -> None:
     assert (applier.applied_seq, applier.dedup_from) == (7, 6)
 
 
-def test_finish_gives_up_in_time(store: SqliteStore, path: Path) -> None:
+def test_finish_gives_up_in_time(store: SqlStore, database: Database) -> None:
     """A database that is away does not hold the shutdown for longer than it is given."""
     edge = Edge()
     edge.log(delta(1, seq=7, rev=rev(1)))
-    other = held(path)
-    started = time.monotonic()
-    assert not applier_of(store, edge).finish(0.3)
-    assert time.monotonic() - started < 5
-    other.close()
+    with database.hold():
+        started = time.monotonic()
+        assert not applier_of(store, edge).finish(0.3)
+        assert time.monotonic() - started < 5
 
 
 class Workers:
@@ -236,7 +213,7 @@ class Workers:
         self.rows.put((list(dids), rows))
 
 
-def test_loader_answers_every_did(store: SqliteStore) -> None:
+def test_loader_answers_every_did(store: SqlStore) -> None:
     """Every DID asked for is answered, those that are not stored too."""
     store.apply([delta(1, seq=1, rev=rev(1))], [], 1, None)
     workers = Workers()
@@ -249,19 +226,19 @@ def test_loader_answers_every_did(store: SqliteStore) -> None:
         assert rows[1].rev == rev(1)
 
 
-def test_loader_waits_for_the_database(path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_waits_for_the_database(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the database does not answer the request waits and the fault is told, then it is answered."""
     workers = Workers()
     faults: list[bool] = []
-    monkeypatch.setattr("zlay.state.sqlite.READER_WAIT_S", 0.05)
     loader = Loader(store, next_loads=workers.next_loads, post_accounts=workers.post, on_fault=faults.append)
-    readers = [store._idle.get() for _ in range(store._idle.qsize())]  # the database lets nobody read
     with running(loader):
-        workers.asked.put([did(1)])
-        eventually(lambda: loader.fault is not None)
-        assert workers.rows.empty()
-        for reader in readers:
-            store._idle.put(reader)
+        with ExitStack() as taken:  # the database lets nobody read
+            for _ in range(READERS):
+                taken.enter_context(store._reader())
+            monkeypatch.setattr("zlay.state.store.READER_WAIT_S", 0.05)
+            workers.asked.put([did(1)])
+            eventually(lambda: loader.fault is not None)
+            assert workers.rows.empty()
         assert workers.rows.get(timeout=PATIENCE_S) == ([did(1)], [None])
         eventually(lambda: loader.fault is None)
     assert faults == [True, False]

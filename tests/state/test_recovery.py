@@ -18,22 +18,12 @@ from zlay.pipeline.types import HostCursor, Identity
 from zlay.state.interface import Checkpoint, NewHost
 from zlay.state.plan import S_DELETED
 from zlay.state.recovery import agree, logged_above_cursors, replay
-from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from zlay.state.store import SqlStore
 
 TIME = "2026-07-04T00:00:00.000Z"
 ID = bytes(16)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    """An empty store."""
-    opened = SqliteStore(tmp_path / "state.sqlite")
-    yield opened
-    opened.close()
 
 
 def entry(seq: int, kind: str, frame: bytes | None, **fields: int) -> LogEntry:
@@ -130,7 +120,7 @@ def test_what_does_not_belong_together_is_refused(checkpoint: Checkpoint, newest
 # --- replay ---
 
 
-def test_recorded_frames(store: SqliteStore) -> None:
+def test_recorded_frames(store: SqlStore) -> None:
     """Every account of the recorded frames has the rev and CIDs that its commit says."""
     frames = recorded_frames()
     events = [entry(seq, decode_frame(raw).kind[1:], raw) for seq, raw in enumerate(frames, 1)]
@@ -145,7 +135,7 @@ def test_recorded_frames(store: SqliteStore) -> None:
             assert (row.rev, row.head) == (said.payload["rev"], bytes(said.payload["commit"]))
 
 
-def test_chain_and_status(store: SqliteStore) -> None:
+def test_chain_and_status(store: SqlStore) -> None:
     """Commits and statuses add up to the newest of each, on top of what was stored."""
     replay(store, [commit(1, 1, 1, None), commit(2, 2, 1, None)], 2)
     replay(store, [commit(3, 1, 2, 1), account(4, 2, DEACTIVATED), commit(5, 1, 3, 2, host_id=7)], 6)
@@ -157,7 +147,7 @@ def test_chain_and_status(store: SqliteStore) -> None:
     assert store.checkpoint().applied_seq == 6
 
 
-def test_replay_twice_is_replay_once(store: SqliteStore) -> None:
+def test_replay_twice_is_replay_once(store: SqlStore) -> None:
     """Events that are applied already change nothing when they are read again."""
     events = [commit(1, 1, 1, None), account(2, 1, DELETED), commit(3, 2, 1, None)]
     replay(store, events, 3)
@@ -170,7 +160,7 @@ def test_replay_twice_is_replay_once(store: SqliteStore) -> None:
     assert store.checkpoint().applied_seq == 3
 
 
-def test_chain_break_is_found_again(store: SqliteStore) -> None:
+def test_chain_break_is_found_again(store: SqlStore) -> None:
     """A commit that does not build on the state before it marks the account."""
     replay(store, [commit(1, 1, 1, None), commit(2, 1, 3, 2), commit(3, 1, 4, 3)], 3)
     row = store.account(did(1))
@@ -178,7 +168,7 @@ def test_chain_break_is_found_again(store: SqliteStore) -> None:
     assert (row.rev, row.desynchronized) == (rev(4), True)
 
 
-def test_local_status_is_told_from_upstream(store: SqliteStore) -> None:
+def test_local_status_is_told_from_upstream(store: SqlStore) -> None:
     """A takedown of our own survives events of the host, and ends with our own event, whatever the host says: also that
     the account is taken down there."""
     ours = {"host_id": 0, "flags": LOCAL}
@@ -200,7 +190,7 @@ def test_local_status_is_told_from_upstream(store: SqliteStore) -> None:
     assert (row.upstream_status, row.local_status) == (TAKENDOWN, TAKENDOWN)
 
 
-def test_identity_event_expires_the_key(store: SqliteStore) -> None:
+def test_identity_event_expires_the_key(store: SqlStore) -> None:
     """A key that an #identity has put in doubt is not used again after a crash."""
     store.save_identities([Identity(did(1), "ok", "a.example.com", 1, b"\2" * 33, 5)])
     replay(store, [commit(1, 1, 1, None), identity(2, 1)], 2)
@@ -209,7 +199,7 @@ def test_identity_event_expires_the_key(store: SqliteStore) -> None:
     assert (row.rev, row.identity) == (rev(1), None)
 
 
-def test_other_entries_are_passed_over(store: SqliteStore) -> None:
+def test_other_entries_are_passed_over(store: SqlStore) -> None:
     """Unknown messages, and frames that are damaged beyond reading, change no account."""
     events = [
         entry(1, "unknown", frame("future", {"did": did(1)})),
@@ -221,7 +211,7 @@ def test_other_entries_are_passed_over(store: SqliteStore) -> None:
     assert store.account(did(2)) is not None
 
 
-def test_groups(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long tail is applied group by group with the same outcome."""
     monkeypatch.setattr("zlay.state.recovery.EVENTS_PER_GROUP", 3)
     events = [commit(seq, seq % 4, seq, seq - 4 if seq > 4 else None) for seq in range(1, 21)]
@@ -233,7 +223,7 @@ def test_groups(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what hosts will send again ---
 
 
-def test_events_above_the_cursor(store: SqliteStore) -> None:
+def test_events_above_the_cursor(store: SqlStore) -> None:
     """Exactly the events above a host's cursor, of its present epoch, are those it will send again."""
     one, two, three = store.add_hosts([NewHost(f"{name}.example.com", "config") for name in "abc"])
     store.begin_epoch(two.id)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zlay.errors import BackupError
 from zlay.terminal import time_text
 
 if TYPE_CHECKING:
@@ -60,16 +61,20 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     config.add_flags(parser, SETTINGS)
 
 
-def _config(arguments: argparse.Namespace) -> Config:
+def _config_with_files(arguments: argparse.Namespace) -> Config:
+    """The settings, whose state is a file. Raises ConfigError, BackupError."""
     from zlay import config
 
-    return config.from_environment(os.environ, config.flags_given(arguments))[0]
+    settings = config.from_environment(os.environ, config.flags_given(arguments))[0]
+    if settings.postgresql:
+        raise BackupError("the state is in PostgreSQL: docs/operations.md says how to copy log and database together")
+    return settings
 
 
 def _backup(arguments: argparse.Namespace) -> int:
     from zlay.backup.take import take_backup
 
-    settings = _config(arguments)
+    settings = _config_with_files(arguments)
     manifest = take_backup(settings.relay_data_dir, settings.sqlite_path, arguments.dir)
     span = f"seq {manifest.first_seq:,} to {manifest.last_seq:,}" if manifest.first_seq else "no events"
     print(f"backup of store {manifest.store_id} in {arguments.dir}: {span}, taken {time_text(manifest.created_us)}")
@@ -83,7 +88,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\rchecked {done} of {of} segments\x1b[K", end="", file=sys.stderr, flush=True)
 
-    settings = _config(arguments)
+    settings = _config_with_files(arguments)
     restored = restore_backup(
         arguments.dir,
         settings.relay_data_dir,

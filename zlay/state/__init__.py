@@ -12,10 +12,14 @@ __all__ = ["open_store"]
 
 
 def open_store(config: Config) -> Store:
-    """Opens the database that DATABASE_URL names: SQLite in RELAY_DATA_DIR, or elsewhere.
+    """Opens the database that DATABASE_URL names: PostgreSQL, or SQLite in RELAY_DATA_DIR or elsewhere.
 
     StartError when it cannot be opened. One thread.
     """
+    if config.postgresql:
+        from zlay.state.postgresql import PostgresStore
+
+        return PostgresStore(config.database_url)
     from zlay.state.sqlite import SqliteStore
 
     return SqliteStore(config.sqlite_path)

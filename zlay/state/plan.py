@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,26 +21,19 @@ S_DELETED = 4  # zlay._fast.verdicts.Status; stored, hence frozen. Checked again
 
 AccountParams = tuple[int, str, int, int, int, int, int]
 RepoParams = tuple[int, str, bytes, bytes, int]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAccount:
-    """The account columns that a change is compared with."""
-
-    uid: int
-    host_id: int
-    upstream_status: int
-    local_status: int
-    desynchronized: bool
-    last_seq: int
+StoredAccount = tuple[str, int, int, int, int, int, int]
+"""(did, uid, host_id, upstream_status, local_status, desynchronized, last_seq), as stored."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """Rows to write. `accounts`: (uid, did, host_id, upstream, local, desynchronized, last_seq), only where one of
-    these but last_seq changes; `repos`: (uid, rev, data, head, last_seq); `counts`: change of account_count by host id.
+    """Rows to write. Accounts: (uid, did, host_id, upstream, local, desynchronized, last_seq), of those that are there
+    only where one of these but last_seq changes; repos: (uid, rev, data, head, last_seq); `counts`: change of
+    account_count by host id.
     """
 
+    new_accounts: list[AccountParams] = field(default_factory=list)
+    new_repos: list[RepoParams] = field(default_factory=list)
     accounts: list[AccountParams] = field(default_factory=list)
     repos: list[RepoParams] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
@@ -56,42 +50,41 @@ def newest(deltas: Iterable[AccountDelta]) -> dict[str, AccountDelta]:
     return by_did
 
 
-def make_plan(deltas: Mapping[str, AccountDelta], stored: Mapping[str, StoredAccount], next_uid: int) -> Plan:
-    """Compares changes with what is stored. New accounts get `next_uid` and up, in the order of their first event.
+def make_plan(deltas: Mapping[str, AccountDelta], stored: Iterable[StoredAccount], next_uid: int) -> Plan:
+    """Compares changes with what is stored of their DIDs. New accounts get `next_uid` and up, in the order of their
+    first event.
 
     A change older than the stored row (an event replayed after a crash) leaves the account's columns alone; whether
     its rev is newer is left to the statement that writes account_repo, which compares in place.
     """
     plan = Plan()
-    fresh = sorted((delta for did, delta in deltas.items() if did not in stored), key=lambda delta: delta.last_seq)
-    for delta in fresh:
-        plan.accounts.append(_account(next_uid, delta))
-        plan.counts[delta.host_id] += _counted(delta.upstream_status)
-        _repo(plan, next_uid, delta)
-        next_uid += 1
-    for did, row in stored.items():
-        delta = deltas[did]
-        if delta.last_seq >= row.last_seq and _differs(delta, row):
-            plan.accounts.append(_account(row.uid, delta))
-            plan.counts[row.host_id] -= _counted(row.upstream_status)
+    fresh = dict(deltas)
+    for did, uid, host_id, upstream, local, desynchronized, last_seq in stored:
+        delta = fresh.pop(did)
+        if delta.last_seq >= last_seq and (
+            delta.host_id != host_id
+            or delta.upstream_status != upstream
+            or delta.local_status != local
+            or delta.desynchronized != desynchronized
+        ):
+            plan.accounts.append(_account(uid, delta))
+            plan.counts[host_id] -= _counted(upstream)
             plan.counts[delta.host_id] += _counted(delta.upstream_status)
-        _repo(plan, row.uid, delta)
+        _repo(plan.repos, uid, delta)
+    for uid, delta in enumerate(sorted(fresh.values(), key=_last_seq), next_uid):
+        plan.new_accounts.append(_account(uid, delta))
+        plan.counts[delta.host_id] += _counted(delta.upstream_status)
+        _repo(plan.new_repos, uid, delta)
     plan.counts = Counter({host_id: n for host_id, n in plan.counts.items() if n and host_id})
     plan.stale_identities.extend((delta.did,) for delta in deltas.values() if delta.identity_stale)
     return plan
 
 
+_last_seq = attrgetter("last_seq")
+
+
 def _counted(upstream_status: int) -> int:
     return 0 if upstream_status == S_DELETED else 1
-
-
-def _differs(delta: AccountDelta, row: StoredAccount) -> bool:
-    return (
-        delta.host_id != row.host_id
-        or delta.upstream_status != row.upstream_status
-        or delta.local_status != row.local_status
-        or delta.desynchronized != row.desynchronized
-    )
 
 
 def _account(uid: int, delta: AccountDelta) -> AccountParams:
@@ -106,6 +99,6 @@ def _account(uid: int, delta: AccountDelta) -> AccountParams:
     )
 
 
-def _repo(plan: Plan, uid: int, delta: AccountDelta) -> None:
+def _repo(rows: list[RepoParams], uid: int, delta: AccountDelta) -> None:
     if delta.rev is not None and delta.data is not None and delta.head is not None:
-        plan.repos.append((uid, delta.rev, delta.data, delta.head, delta.last_seq))
+        rows.append((uid, delta.rev, delta.data, delta.head, delta.last_seq))

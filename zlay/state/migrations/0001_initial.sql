@@ -1,5 +1,5 @@
--- One set of statements for SQLite and PostgreSQL. Two type names are ours: `blob` is bytes, `tidtext` is text compared
--- byte by byte (SQLite reads both by its affinity rules; PostgreSQL declares them as domains before the first migration).
+-- One set of statements for SQLite and PostgreSQL. Two type names are ours: `blob` is bytes, `tidtext` is text. All text
+-- is compared byte by byte. SQLite reads both names by its affinity rules; PostgreSQL is given its own for them.
 -- Row numbers (host.id, account.uid) are given by zlay, not by the database. Statuses of accounts are the numbers of
 -- zlay._fast.verdicts.Status. Times are unix microseconds.
 
