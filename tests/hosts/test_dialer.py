@@ -361,15 +361,16 @@ def test_a_stream_that_fails_right_after_a_good_dial_backs_off(rig: Rig) -> None
     assert dialer.stats()["connects_total"] >= QUICK.offline_after
 
 
-def test_a_good_stream_forgets_failures(rig: Rig) -> None:
-    """A stream that lived long enough and carried an event makes the next failure a first one."""
+@pytest.mark.parametrize("says", [event(1), b"\x8a\x00", b""], ids=["an event", "a pong", "nothing"])
+def test_a_good_stream_forgets_failures(rig: Rig, says: bytes) -> None:
+    """A stream that lived long enough and on which anything was heard makes the next failure a first one."""
     turns = itertools.count()
 
     def script(sock: socket.socket) -> None:
         turn = next(turns)
         upgrade(sock)
         if turn == 2:
-            sock.sendall(event(1))
+            sock.sendall(says)
             time.sleep(0.3)  # what the policy below calls a good stream
 
     host_id = rig.registry.add(rig.pds(script).hostname, cursor=0)
@@ -380,7 +381,7 @@ def test_a_good_stream_forgets_failures(rig: Rig) -> None:
         failure = rig.registry.next(host_id, kind="websocket")
         assert failure is not None
         attempts.append(failure.attempts)
-    assert attempts == [1, 2, 1, 2, 3]
+    assert attempts == ([1, 2, 1, 2, 3] if says else [1, 2, 3, 4, 5])
 
 
 def test_removed_host_is_ended_and_never_dialled_again(rig: Rig) -> None:

@@ -11,15 +11,19 @@ cdef enum:
     TEXT_BYTES = 160
     ERROR_NAME_BYTES = 64
 
-cdef enum:                       # what Io.read and Io.write return beside a count; errno is set for IO_ERROR
+cdef enum:                       # what Io.read and Io.write return beside a count
     IO_EOF = 0
     IO_WANT_READ = -1
     IO_WANT_WRITE = -2
-    IO_ERROR = -3
+    IO_ERROR = -3                # errno is set
+    IO_AGAIN = -4                # nothing for us in what has come; there may be more
+    IO_FAILED = -5               # Io.why tells
 
 cdef struct Io:                  # how a connection's bytes come and go; called by its reader thread alone
     int64_t (*read)(void *ctx, int fd, uint8_t *p, size_t n) noexcept nogil
     int64_t (*write)(void *ctx, int fd, const uint8_t *p, size_t n) noexcept nogil
+    void (*finish)(void *ctx) noexcept nogil       # the last words of what lies under the stream; NULL = none
+    const char *(*why)(void *ctx) noexcept nogil   # after IO_FAILED
     void (*close)(void *ctx, int fd) noexcept nogil
     void *ctx                    # NULL for plain sockets
     bint short_read_is_all       # a read of less than asked means that poll will tell of more
@@ -34,6 +38,7 @@ cdef enum EndCause:
     END_SILENT                   # pings unanswered
     END_STALLED                  # a message was not completed in time
     END_IO                       # code = errno
+    END_TLS                      # text
     END_MEMORY
     END_POOL                     # no room in the pool for a message already begun
     END_SEQ_RESET                # the first event lies below the cursor we asked for: numbering has started again

@@ -122,8 +122,10 @@ cdef bint connection_end(Connection *c, uint32_t cause, int code, const char *te
     return False
 
 
-cdef bint _end_io(Connection *c) noexcept nogil:
+cdef bint _end_io(Connection *c, int64_t outcome) noexcept nogil:
     cdef int code = errno
+    if outcome == IO_FAILED:
+        return connection_end(c, END_TLS, 0, c.io.why(c.io.ctx))
     return connection_end(c, END_IO, code, strerror(code))
 
 
@@ -173,7 +175,7 @@ cdef bint _flush(Connection *c) noexcept nogil:
         if sent == IO_WANT_READ or sent == IO_WANT_WRITE:
             return True
         if sent < 0:
-            return _end_io(c)
+            return _end_io(c, sent)
         c.out_off += <uint32_t>sent
     c.out_n = 0
     c.out_off = 0
@@ -193,7 +195,7 @@ cdef void _farewell(Connection *c) noexcept nogil:
             _queue_control(c, WS_OP_CLOSE, NULL, 0)
         else:
             _queue_close(c, <uint32_t>c.code, b"")
-    elif c.cause == END_IO or c.cause == END_EOF:
+    elif c.cause == END_IO or c.cause == END_TLS or c.cause == END_EOF:
         return
     if _flush(c) and c.out_off < c.out_n:
         p.fd = c.fd
@@ -201,6 +203,8 @@ cdef void _farewell(Connection *c) noexcept nogil:
         p.revents = 0
         poll(&p, 1, FLUSH_MS)
         _flush(c)
+    if c.io.finish != NULL and c.out_n == 0:
+        c.io.finish(c.io.ctx)
     # Closing a socket with unread bytes resets it, and the reset overtakes the close frame.
     shutdown(c.fd, SHUT_WR)
     while reads < DRAIN_READS and recv(c.fd, c.buffer, BUFFER_BYTES, 0) > 0:
@@ -488,10 +492,14 @@ cdef bint _receive(Connection *c, bint *drained) noexcept nogil:
     if got == IO_WANT_READ or got == IO_WANT_WRITE:
         drained[0] = True
         return True
+    if got == IO_AGAIN:
+        return True
+    if got <= 0 and _stopped(c):  # which shuts the socket down
+        return False
     if got == IO_EOF:
-        return False if _stopped(c) else connection_end(c, END_EOF, 0, b"closed without a close frame")
+        return connection_end(c, END_EOF, 0, b"closed without a close frame")
     if got < 0:
-        return _end_io(c)
+        return _end_io(c, got)
     c.bytes += got
     c.unanswered = 0
     drained[0] = c.io.short_read_is_all and <uint64_t>got < ask
@@ -526,6 +534,7 @@ cdef void _loop(Connection *c) noexcept nogil:
     cdef pollfd p
     cdef bint going = True
     if c.leftover != NULL:
+        c.bytes += c.leftover_n
         going = _feed(c, c.leftover, c.leftover_n)
         zl_free(c.leftover)
         c.leftover = NULL

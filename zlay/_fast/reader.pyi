@@ -1,5 +1,7 @@
 from typing import NamedTuple, TypedDict
 
+from zlay._fast.tls import Session
+
 class ConnectionEnd(NamedTuple):
     host_index: int
     cause: str
@@ -25,7 +27,9 @@ MISSED_PINGS: int
 FLUSH_S: float
 SKIP_BYTES: int
 
-def start(host_index: int, fd: int, leftover: bytes = b"", cursor: int | None = None) -> None: ...
+def start(
+    host_index: int, fd: int, leftover: bytes = b"", cursor: int | None = None, session: Session | None = None
+) -> None: ...
 def stop(host_index: int) -> bool: ...
 def stop_all(deadline_s: float) -> int: ...
 def event_fd() -> int: ...

@@ -24,6 +24,7 @@ from zlay._fast.includes.atomics cimport (
 from zlay._fast.includes.threads cimport zl_lock, zl_mutex, zl_thread_fn, zl_thread_name, zl_thread_start, zl_unlock
 from zlay._fast.mem cimport MEM_CONNECTION, zl_calloc, zl_free, zl_malloc
 from zlay._fast.pool cimport Frame, pool_give
+from zlay._fast.tls cimport Session, tls_lend, tls_taken
 from zlay._fast.ws cimport WS_SKIP_BYTES
 
 from typing import NamedTuple
@@ -60,7 +61,7 @@ cdef uint64_t _started = 0       # since the process began; under _lock
 cdef uint64_t[END_COUNT] _ended_by  # under _lock
 
 CAUSES = (
-    "stopped", "eof", "closed", "protocol", "error_frame", "decode", "silent", "stalled", "io", "memory", "pool",
+    "stopped", "eof", "closed", "protocol", "error_frame", "decode", "silent", "stalled", "io", "tls", "memory", "pool",
     "seq_reset", "internal",
 )
 
@@ -244,12 +245,12 @@ cdef Host *_host(index) except NULL:
     return h
 
 
-def start(host_index, fd, leftover=b"", cursor=None):
+def start(host_index, fd, leftover=b"", cursor=None, Session session=None):
     """Starts a reader on a connected, upgraded socket, which then belongs to it. Any thread.
 
-    `leftover` is what came after the answer to the upgrade; `cursor` the upstream seq asked for, None = live. Raises
-    OSError (the socket stays the caller's) when there is no thread or memory, or when the host's last connection still
-    lives (EBUSY), RuntimeError when the sink is not set.
+    `leftover` is what came after the answer to the upgrade; `cursor` the upstream seq asked for, None = live; `session`
+    the TLS on it, which then is the reader's too. Raises OSError (both stay the caller's) when there is no thread or
+    memory, or when the host's last connection still lives (EBUSY), RuntimeError when the sink is not set.
     """
     cdef Host *h = _host(host_index)
     cdef const uint8_t[::1] view = leftover
@@ -260,16 +261,21 @@ def start(host_index, fd, leftover=b"", cursor=None):
     cdef Io io
     cdef int rc, flags
     _ready()
-    memset(&io, 0, sizeof(io))
-    io.read = _plain_read
-    io.write = _plain_write
-    io.close = _plain_close
-    io.short_read_is_all = True
+    if session is None:
+        memset(&io, 0, sizeof(io))
+        io.read = _plain_read
+        io.write = _plain_write
+        io.close = _plain_close
+        io.short_read_is_all = True
+    else:
+        tls_lend(session, &io)
     flags = fcntl(number, F_GETFL)
     if flags < 0 or fcntl(number, F_SETFL, flags | O_NONBLOCK) < 0:
         raise OSError(errno, f"fcntl of socket {number}")
     with nogil:
         rc = reader_start(h, number, io, p, n, after)
+    if rc == 0 and session is not None:
+        tls_taken(session)
     if rc:
         raise OSError(rc, f"no reader for {h.name.decode()}: {strerror(rc).decode()}")
 

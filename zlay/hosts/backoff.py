@@ -24,7 +24,7 @@ class BackoffPolicy:
     offline_after: int = 16  # failures in a row
     offline_first_s: float = 300.0
     offline_most_s: float = 3600.0
-    good_stream_s: float = 60.0  # a stream that lived this long and carried an event begins anew
+    good_stream_s: float = 60.0  # a stream that lived this long and on which we heard something, a pong at least
 
 
 @dataclass(slots=True)

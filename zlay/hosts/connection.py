@@ -11,27 +11,27 @@ from zlay._fast import reader
 from zlay.hosts.wsproto_reader import WsprotoReader
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
+    from zlay.hosts.dial import OpenStream
     from zlay.hosts.interface import FailureKind
 
-    StartReader = Callable[[int, socket.socket, bytes, int | None], None]
+    StartReader = Callable[[int, OpenStream], None]
 
 __all__ = ["failure_of", "numbering_restarted", "start_native", "start_wsproto", "starter"]
 
 FUTURE_CURSOR = "FutureCursor"  # A13
 
 
-def start_native(host_index: int, sock: socket.socket, leftover: bytes, cursor: int | None) -> None:
-    """Hands the socket to a plain OS thread. Raises OSError; the socket then is still the caller's."""
-    reader.start(host_index, sock.fileno(), leftover, cursor)
-    sock.detach()
+def start_native(host_index: int, stream: OpenStream) -> None:
+    """Hands the stream to a plain OS thread. Raises OSError; the stream then is still the caller's."""
+    reader.start(host_index, stream.sock.fileno(), stream.leftover, stream.cursor, stream.session)
+    stream.sock.detach()
 
 
-def start_wsproto(host_index: int, sock: socket.socket, leftover: bytes, cursor: int | None) -> None:
-    """Hands the socket to a Python thread that runs wsproto. Raises OSError; the socket then is still the caller's."""
-    WsprotoReader(host_index, sock, leftover, cursor)
+def start_wsproto(host_index: int, stream: OpenStream) -> None:
+    """Hands the stream to a Python thread that runs wsproto. Raises OSError; the stream then is still the caller's."""
+    WsprotoReader(host_index, stream.sock, stream.leftover, stream.cursor, stream.session)
 
 
 def starter(host_reader: str) -> StartReader:
@@ -50,6 +50,8 @@ def failure_of(end: reader.ConnectionEnd) -> tuple[FailureKind, str]:
         return "error_frame", f"{end.error}: {end.text}" if end.text else end.error
     if end.cause == "decode":
         return "decode", end.text
+    if end.cause == "tls":
+        return "tls", end.text
     if end.cause == "closed":
         return "websocket", f"closed by the host with {end.code}" + (f" {end.text}" if end.text else "")
     if end.cause == "protocol":

@@ -27,10 +27,11 @@ from zlay._fast import reader
 from zlay.errors import ZlayError
 from zlay.hosts.backoff import Backoff, BackoffPolicy
 from zlay.hosts.connection import failure_of, numbering_restarted
-from zlay.hosts.dial import Dial, DialRules, OutOfDescriptors
+from zlay.hosts.dial import Dial, DialRules, OpenStream
 from zlay.hosts.dns import Resolver
 from zlay.hosts.interface import DialTarget, Failure, FailureKind
 from zlay.hosts.names import split_port
+from zlay.hosts.race import OutOfDescriptors
 from zlay.hosts.upgrade import DialFailed
 from zlay.shared import look_up
 
@@ -215,7 +216,7 @@ class Dialer:
                 self._expire(now)
                 for key, _ in self._selector.select(self._sleep_s()):
                     if isinstance(key.data, Dial):
-                        self._drive(key.data)
+                        self._drive(key.data, key.fileobj)  # type: ignore[arg-type]
                 self._take_wake()
         finally:
             self._end()
@@ -352,10 +353,10 @@ class Dialer:
         if target is None or target.banned:
             self._forget(host)
             return
-        if not target.no_tls:
-            self._failed(host, "config", "wss:// cannot be dialled: this build reads ws:// only", None)
+        if not target.no_tls and self._rules.tls is None:
+            self._failed(host, "config", "wss:// cannot be dialled: there are no certificate authorities", None)
             return
-        if not self._rules.allow_private:
+        if target.no_tls and not self._rules.allow_private:
             self._failed(host, "config", "ws:// is dialled with RELAY_ALLOW_PRIVATE_HOSTS only", None)
             return
         host.stage = "dialling"
@@ -383,8 +384,8 @@ class Dialer:
             if dial in self._in_flight and dial.deadline == deadline:
                 self._guard(dial, partial(dial.expired, now))
 
-    def _drive(self, dial: Dial) -> None:
-        if dial in self._in_flight and self._guard(dial, partial(dial.ready, time.monotonic())):
+    def _drive(self, dial: Dial, sock: socket.socket) -> None:
+        if dial in self._in_flight and self._guard(dial, partial(dial.ready, sock, time.monotonic())):
             self._opened(dial)
 
     def _guard(self, dial: Dial, step: Callable[[], bool | None]) -> bool:
@@ -422,13 +423,13 @@ class Dialer:
         """The upgrade is through: the reader's from here."""
         host = self._in_flight.pop(dial)
         host.dial = None
-        sock = dial.detach()
+        stream = dial.detach()
         target = self._ask_registry(host.id)  # a ban may have come meanwhile
         if target is None or self._stopping:
-            sock.close()
+            stream.close()
             self._forget(host)
             return
-        if not self._hand_over(host, sock, dial):
+        if not self._hand_over(host, stream):
             return
         host.stage = "streaming"
         host.connects += 1
@@ -436,11 +437,11 @@ class Dialer:
         self._tell(host, "active", None)
         log.info("host connected", host=host.name, cursor=dial.cursor)
 
-    def _hand_over(self, host: _Host, sock: socket.socket, dial: Dial) -> bool:
+    def _hand_over(self, host: _Host, stream: OpenStream) -> bool:
         try:
-            self._start_reader(host.index, sock, dial.leftover, dial.cursor)
+            self._start_reader(host.index, stream)
         except OSError as exc:
-            sock.close()
+            stream.close()
             self._pause(host, str(exc))
             return False
         return True
@@ -452,7 +453,7 @@ class Dialer:
         if end.cause == "stopped":
             self._plan(host, 0.0)
             return
-        if end.good and end.seconds >= self._policy.good_stream_s:
+        if (end.good or end.received_bytes) and end.seconds >= self._policy.good_stream_s:
             host.backoff.good()
         if numbering_restarted(end):
             self._numbering(host)

@@ -10,6 +10,7 @@ ones, by shutdown of the socket.
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wsproto import events
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 
-from zlay._fast import reader, ws
+from zlay._fast import reader, tls, ws
 
 if TYPE_CHECKING:
     import socket
@@ -94,15 +95,23 @@ class WsprotoCutter:
 
 
 class WsprotoReader:
-    """Reads one open connection to its end in a Python thread. Takes over `sock` and what was read from it already."""
+    """Reads one open connection to its end in a Python thread. Takes over `sock`, the TLS on it, and what was read."""
 
-    def __init__(self, host_index: int, sock: socket.socket, leftover: bytes, cursor: int | None) -> None:
+    def __init__(
+        self,
+        host_index: int,
+        sock: socket.socket,
+        leftover: bytes,
+        cursor: int | None,
+        session: tls.Session | None = None,
+    ) -> None:
         self._sock = sock
+        self._session = session
         self._leftover = leftover
         self._cutter = WsprotoCutter()
         self._wire = Connection(ConnectionType.CLIENT)  # makes what is sent
         self._unanswered = 0
-        self._sock.settimeout(None)
+        self._sock.setblocking(False)
         self._attached = reader.Attached(host_index, sock.fileno(), cursor)
         self._thread = threading.Thread(target=self._run, name=f"wsproto-{host_index}", daemon=True)
         self._thread.start()
@@ -110,12 +119,16 @@ class WsprotoReader:
     def _run(self) -> None:
         try:
             cause, code, text = self._read()
+        except tls.TlsError as exc:
+            cause, code, text = "tls", 0, str(exc)
         except OSError as exc:
             cause, code, text = "io", exc.errno or 0, exc.strerror or str(exc)
         except Exception as exc:  # noqa: BLE001 - whatever it was, the host must not be lost
             cause, code, text = "internal", 0, f"{type(exc).__name__}: {exc}"
         self._farewell(cause, code, text)
         self._attached.finish(cause, code, text)
+        if self._session is not None:
+            self._session.close()
         self._sock.close()
 
     def _farewell(self, cause: str, code: int, text: str) -> None:
@@ -127,6 +140,8 @@ class WsprotoReader:
                 self._send(events.CloseConnection(code=code, reason=text))
             elif cause == "closed":
                 self._send(events.CloseConnection(code=code))
+            if self._session is not None:
+                self._session.finish()
         except OSError:
             pass  # it is the end either way
 
@@ -148,12 +163,15 @@ class WsprotoReader:
                 self._unanswered += 1
                 next_ping = now + reader.PING_S
                 self._send(events.Ping())
-            self._sock.settimeout(max(next_ping - time.monotonic(), 0.001))
             try:
-                data = self._sock.recv(_RECEIVE_BYTES)
+                data = self._receive(next_ping)
             except TimeoutError:
                 data = b""
                 continue
+            except OSError:
+                if self._attached.stopping():  # which shuts the socket down
+                    continue
+                raise
             if not data and not self._attached.stopping():
                 return "eof", 0, ""
             self._unanswered = 0
@@ -174,5 +192,26 @@ class WsprotoReader:
         return None
 
     def _send(self, event: events.Event) -> None:
-        self._sock.settimeout(reader.FLUSH_S)
-        self._sock.sendall(self._wire.send(event))
+        data = self._wire.send(event)
+        until = time.monotonic() + reader.FLUSH_S
+        while data:
+            try:
+                data = data[(self._session or self._sock).send(data) :]
+            except BlockingIOError as exc:
+                self._wait(exc, select.POLLOUT, until)
+
+    def _receive(self, until: float) -> bytes:
+        """What has come, b"" at the end. TimeoutError when nothing has at `until`."""
+        while True:
+            try:
+                return (self._session or self._sock).recv(_RECEIVE_BYTES)
+            except BlockingIOError as exc:
+                self._wait(exc, select.POLLIN, until)
+
+    def _wait(self, exc: BlockingIOError, events_wanted: int, until: float) -> None:
+        if isinstance(exc, tls.WantRead | tls.WantWrite):
+            events_wanted = select.POLLIN if isinstance(exc, tls.WantRead) else select.POLLOUT
+        waiting = select.poll()
+        waiting.register(self._sock, events_wanted)
+        if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+            raise TimeoutError("nothing to read, or no room to write, in time")

@@ -7,8 +7,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from zlay.sim.settings import SettingError, Settings
+from zlay.sim.tls import NAMES_PER_CERTIFICATE, Authority
 
 if TYPE_CHECKING:
+    import ssl
+
     from zlay.sim.server import Server
 
 __all__ = ["Addresses"]
@@ -26,8 +29,14 @@ def _raise_descriptor_limit(hosts: int) -> None:
         raise SettingError(f"hosts: {hosts} need {hosts * DESCRIPTORS_PER_HOST} descriptors; the hard limit is {hard}")
 
 
+def _loopback(index: int) -> str:
+    """The address of a host that has one of its own."""
+    first = int.from_bytes(socket.inet_aton(FIRST_LOOPBACK), "big")
+    return socket.inet_ntoa((first + index).to_bytes(4, "big"))
+
+
 class Addresses:
-    """All listening sockets. `hosts`: name and URL of each host as DID documents and listHosts say them."""
+    """All listening sockets. `hosts`: name and URL of each host as DID documents say them; `tls`: how it is served."""
 
     def __init__(self, server: Server, settings: Settings) -> None:
         _raise_descriptor_limit(settings.hosts)
@@ -36,6 +45,9 @@ class Addresses:
         self._next_port = settings.port
         self.hosts: list[tuple[str, str]] = []
         self.host_sockets: list[socket.socket] = []
+        self.tls: list[ssl.SSLContext | None] = []
+        self._authority = Authority() if settings.tls else None
+        self._context: ssl.SSLContext | None = None
         for index in range(settings.hosts):
             self._add_host(index)
         self.plc_socket = self._listen()
@@ -50,15 +62,34 @@ class Addresses:
 
     def _add_host(self, index: int) -> None:
         if self._settings.spread:
-            first = int.from_bytes(socket.inet_aton(FIRST_LOOPBACK), "big")
-            name = socket.inet_ntoa((first + index).to_bytes(4, "big"))
+            name = _loopback(index)
             sock = self._server.listen(name, SPREAD_PORT)
         else:
             name = self._settings.host_name
             sock = self._listen()
+        if self._authority is not None and index % NAMES_PER_CERTIFICATE == 0:
+            self._context = self._certify(index, name)
+        self.tls.append(self._context)
         name = f"{name}:{sock.getsockname()[1]}"
         self.host_sockets.append(sock)
-        self.hosts.append((name, f"http://{name}"))
+        self.hosts.append((name, f"{'http' if self._context is None else 'https'}://{name}"))
+
+    def _certify(self, index: int, name: str) -> ssl.SSLContext:
+        """A certificate for this host and those that follow."""
+        assert self._authority is not None
+        if not self._settings.spread:
+            return self._context or self._authority.context([("DNS", name), ("IP", self._settings.address)])
+        count = min(NAMES_PER_CERTIFICATE, self._settings.hosts - index)
+        return self._authority.context([("IP", _loopback(index + more)) for more in range(count)])
+
+    def close(self) -> None:
+        """Removes the authority, if there is one."""
+        if self._authority is not None:
+            self._authority.close()
+
+    def called(self) -> list[str]:
+        """What a relay must be told to dial each host: its name, or with TLS its URL."""
+        return [name if context is None else url for (name, url), context in zip(self.hosts, self.tls, strict=True)]
 
     def describe(self) -> dict[str, object]:
         """URLs and host names, for the line that says the simulation is ready."""
@@ -66,7 +97,8 @@ class Addresses:
             "plc": self._url(self.plc_socket),
             "control": self._url(self.control_socket),
             "upstream": self._url(self.upstream_socket),
-            "hosts": [name for name, _ in self.hosts],
+            "hosts": self.called(),
+            "ca": None if self._authority is None else str(self._authority.path),
         }
 
     def _url(self, sock: socket.socket) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--spread", action="store_true", help="a loopback address for each host (127.1.0.1:2583 ...) in place of a port"
     )
+    add("--tls", action="store_true", help="hosts speak wss:// and https://; `ca` of the first line: whom to trust")
     add(
         "--ledger",
         type=Path,
@@ -153,6 +155,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as exc:  # SettingError, and a file that is no recording
         print(f"zlay sim: {exc}", file=sys.stderr)
         return EXIT_BAD_SETTING
+    except subprocess.SubprocessError as exc:
+        print(f"zlay sim: no certificates: {exc}", file=sys.stderr)
+        return EXIT_NO_ADDRESS
     except OSError as exc:
         print(f"zlay sim: cannot listen, read or write: {exc}", file=sys.stderr)
         return EXIT_NO_ADDRESS

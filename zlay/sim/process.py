@@ -35,7 +35,8 @@ class SimProcess:
     """A running `zlay sim`. Flags are given as on the command line; a context manager.
 
     Without a `--ledger` the ledger is in a temporary directory that `__exit__` removes; `stop` leaves it.
-    `plc`, `control`, `upstream`: URLs. `hosts`: names as in DID documents. `ledger_path`: where the truth stands.
+    `plc`, `control`, `upstream`: URLs. `hosts`: names as in DID documents, with --tls as URLs; `ca`: then
+    what SSL_CERT_FILE must name. `ledger_path`: where the truth stands.
     """
 
     def __init__(self, *flags: str, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -53,6 +54,7 @@ class SimProcess:
         self.control: str = ready.get("control", "")
         self.upstream: str = ready.get("upstream", "")
         self.hosts: list[str] = ready.get("hosts", [])
+        self.ca: str | None = ready.get("ca")
         self.ledger_path = Path(ready.get("ledger") or "")
 
     def _wait_ready(self, timeout_s: float) -> dict[str, Any]:

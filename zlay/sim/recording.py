@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from zlay.sim.directory import Directory, Profile
 from zlay.sim.keys import SigningKey
 from zlay.sim.messages import error_frame
+from zlay.sim.subscriber import SEND_BYTES
+from zlay.sim.tls import TlsSocket
 
 if TYPE_CHECKING:
     import socket
@@ -219,14 +221,16 @@ class RecordedSource:
         """Recordings are not cut inside a frame on order. Raises NotImplementedError."""
         raise NotImplementedError("a recording does not misbehave")
 
-    def send(self, sock: socket.socket, position: int) -> tuple[int, bytes | memoryview]:
-        """One sendfile. Where it ends inside a frame, the rest of that frame is read for the caller to send."""
+    def send(self, sock: socket.socket | TlsSocket, position: int) -> tuple[int, bytes | memoryview]:
+        """One sendfile, or what TLS has for it. The rest of a frame that was begun is read for the caller to send."""
         segment = self._segments[bisect_right(self._starts, position) - 1]
         inside = position - segment.start
         try:
-            sent = os.sendfile(
-                sock.fileno(), self._fd, segment.offset + inside, min(SENDFILE_BYTES, segment.size - inside)
-            )
+            offset, most = segment.offset + inside, min(SENDFILE_BYTES, segment.size - inside)
+            if isinstance(sock, TlsSocket):
+                sent = sock.send(os.pread(self._fd, min(most, SEND_BYTES), offset))
+            else:
+                sent = os.sendfile(sock.fileno(), self._fd, offset, most)
         except BlockingIOError:
             return position, b""
         inside += sent

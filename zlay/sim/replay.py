@@ -53,9 +53,10 @@ class Replay:
         self._subscribers: list[Subscriber] = []
         self.sources = [RecordedSource(self._recording, index, self._running) for index in range(settings.hosts)]
         self._directory = DirectorySite(self._recording.directory([url for _, url in self.addresses.hosts]))
-        places = zip(self.sources, self.addresses.host_sockets, self.addresses.hosts, strict=True)
-        for source, sock, (name, _) in places:
-            self.server.serve(sock, RecordedSite(name, source))
+        addresses = self.addresses
+        places = zip(self.sources, addresses.host_sockets, addresses.hosts, addresses.tls, strict=True)
+        for source, sock, (name, _), context in places:
+            self.server.serve(sock, RecordedSite(name, source), context)
         self.server.serve(self.addresses.plc_socket, self._directory)
         self.server.serve(self.addresses.upstream_socket, UpstreamSite(self._host_list))
         self.server.serve(self.addresses.control_socket, ControlSite(self, self._directory))
@@ -68,6 +69,7 @@ class Replay:
 
     def close(self) -> None:
         """Closes the recording. After `server.run` has returned."""
+        self.addresses.close()
         self._recording.close()
 
     def _running(self) -> bool:
@@ -87,10 +89,10 @@ class Replay:
             self._subscribers.remove(subscriber)
 
     def _host_list(self) -> list[dict[str, object]]:
-        hosts = zip(self.addresses.hosts, self.sources, self._recording.account_counts, strict=True)
+        hosts = zip(self.addresses.called(), self.sources, self._recording.account_counts, strict=True)
         return [
             {"hostname": name, "seq": source.last_seq, "accountCount": accounts, "status": "active"}
-            for (name, _), source, accounts in hosts
+            for name, source, accounts in hosts
         ]
 
     # --- Steering ---

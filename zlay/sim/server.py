@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 from zlay.sim.http import BadRequest, Request, Response, error_response, parse, reply
 from zlay.sim.subscriber import Subscriber, handshake
+from zlay.sim.tls import TlsSocket
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from zlay.sim.endpoints import Site
@@ -39,7 +41,7 @@ class _Connection:
 
     __slots__ = ("interest", "output", "received", "site", "sock", "subscriber", "waiting")
 
-    def __init__(self, sock: socket.socket, site: Site) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, site: Site) -> None:
         self.sock = sock
         self.site = site
         self.received = b""
@@ -54,7 +56,7 @@ class Server:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._listeners: dict[int, tuple[socket.socket, Site]] = {}
+        self._listeners: dict[int, tuple[socket.socket, Site, ssl.SSLContext | None]] = {}
         self._connections: dict[int, _Connection] = {}
         self._by_subscriber: dict[Subscriber, _Connection] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -76,9 +78,9 @@ class Server:
         sock.setblocking(False)
         return sock
 
-    def serve(self, sock: socket.socket, site: Site) -> None:
-        """Starts to accept connections for a site."""
-        self._listeners[sock.fileno()] = (sock, site)
+    def serve(self, sock: socket.socket, site: Site, context: ssl.SSLContext | None = None) -> None:
+        """Starts to accept connections for a site; with a context they speak TLS."""
+        self._listeners[sock.fileno()] = (sock, site, context)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def stop(self) -> None:
@@ -98,7 +100,7 @@ class Server:
         finally:
             for connection in list(self._connections.values()):
                 self._close(connection)
-            for sock, _ in self._listeners.values():
+            for sock, _, _ in self._listeners.values():
                 sock.close()
             self._epoll.close()
 
@@ -120,7 +122,7 @@ class Server:
         entry = self._listeners.get(fd)
         if entry is None:  # closed earlier in this round
             return
-        listener, site = entry
+        listener, site, context = entry
         while True:
             try:
                 sock, _ = listener.accept()
@@ -128,8 +130,9 @@ class Server:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connections[sock.fileno()] = _Connection(sock, site)
-            self._epoll.register(sock.fileno(), select.EPOLLIN)
+            connection = _Connection(sock if context is None else TlsSocket(sock, context), site)
+            self._connections[connection.sock.fileno()] = connection
+            self._epoll.register(connection.sock.fileno(), select.EPOLLIN)
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()

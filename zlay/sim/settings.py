@@ -77,6 +77,7 @@ class Settings:
     host_name: str = "localhost"
     port: int = 0
     spread: bool = False
+    tls: bool = False
     ledger: Path | None = None
     tick_ms: float = 5.0
 

@@ -51,8 +51,9 @@ class Simulation:
         self._resumed_at = 0.0
         self._behind_events = 0
         self._subscribed_hosts = 0
-        for source, sock in zip(self.sources, self.addresses.host_sockets, strict=True):
-            self.server.serve(sock, PdsSite(source.host, self.network, source))
+        addresses = self.addresses
+        for source, sock, context in zip(self.sources, addresses.host_sockets, addresses.tls, strict=True):
+            self.server.serve(sock, PdsSite(source.host, self.network, source), context)
         self.server.serve(self.addresses.plc_socket, self.directory)
         self.server.serve(self.addresses.upstream_socket, UpstreamSite(self._host_list))
         self.server.serve(self.addresses.control_socket, ControlSite(self, self.directory))
@@ -66,6 +67,7 @@ class Simulation:
 
     def close(self) -> None:
         """Completes the ledger. After `server.run` has returned."""
+        self.addresses.close()
         self.finish()
         self.ledger.close()
 
@@ -210,8 +212,8 @@ class Simulation:
 
     def _host_list(self) -> list[dict[str, object]]:
         return [
-            {"hostname": host.name, "seq": host.seq, "accountCount": len(host.accounts), "status": "active"}
-            for host in self.network.hosts
+            {"hostname": called, "seq": host.seq, "accountCount": len(host.accounts), "status": "active"}
+            for host, called in zip(self.network.hosts, self.addresses.called(), strict=True)
         ]
 
     def _subscriber_changed(self, site: Site, subscriber: Subscriber, came: bool) -> None:

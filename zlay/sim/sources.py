@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from zlay.sim.actors import Host
     from zlay.sim.network import Network
+    from zlay.sim.tls import TlsSocket
 
 __all__ = ["LiveSource"]
 
@@ -61,7 +62,7 @@ class LiveSource:
         """The frame at the position."""
         return self.host.window.read(position, 1, self.network.ledger.fd)[0]
 
-    def send(self, sock: socket.socket, position: int) -> tuple[int, bytes | memoryview]:
+    def send(self, sock: socket.socket | TlsSocket, position: int) -> tuple[int, bytes | memoryview]:
         """One stretch of frames in one call of send."""
         frames = self.host.window.read(position, SEND_BYTES, self.network.ledger.fd)
         position = max(position, self.host.window.first) + len(frames)

@@ -19,6 +19,8 @@ from wsproto.utilities import ProtocolError
 if TYPE_CHECKING:
     import socket
 
+    from zlay.sim.tls import TlsSocket
+
 __all__ = ["SEND_BYTES", "Source", "Subscriber", "handshake"]
 
 SEND_BYTES = 256 * 1024  # what is handed to a socket at a time
@@ -37,7 +39,7 @@ class Source(Protocol):
     def peek(self, position: int) -> bytes:
         """The frame at a position after which something is pending."""
 
-    def send(self, sock: socket.socket, position: int) -> tuple[int, bytes | memoryview]:
+    def send(self, sock: socket.socket | TlsSocket, position: int) -> tuple[int, bytes | memoryview]:
         """Sends some; the new position (the old one if the socket is full), and what is left of frames before it."""
 
     def left(self, position: int, cursor: int | None) -> None:
@@ -67,7 +69,7 @@ class Subscriber:
         "ws",
     )
 
-    def __init__(self, sock: socket.socket, ws: WSConnection, source: Source, cursor: int | None) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, ws: WSConnection, source: Source, cursor: int | None) -> None:
         self.sock = sock
         self.ws = ws
         self.source = source
