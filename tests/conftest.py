@@ -56,6 +56,27 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     return PostgresDatabase(request.getfixturevalue("cluster"))
 
 
+# ---- what tests write need not last: in memory a sync costs nothing --------------------------------------------------
+
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 4 << 30  # free at least: many times what one test leaves
+
+
+def _takes_tests(folder: Path) -> bool:
+    """Whether there is room for what tests write, and leave to load the libraries that they compile."""
+    try:
+        told = os.statvfs(folder)
+    except OSError:
+        return False
+    return told.f_bavail * told.f_frsize >= MEMORY_BYTES and not told.f_flag & os.ST_NOEXEC
+
+
+def pytest_configure() -> None:
+    """Put tmp_path into memory."""
+    if _takes_tests(MEMORY) and os.access(MEMORY, os.W_OK):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 # ---- a skipped test is a failure (ZLAY_NO_SKIP=1) -----------------------------------------------------------------
 
 

@@ -7,14 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from tests import conftest
 from tests.fixtures import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CASES = {
     "test_passes.py": "def test_it(): pass",
@@ -101,3 +99,11 @@ def test_the_gil_turned_on_fails_the_run(project: Path) -> None:
     """A run that passes but ends with the GIL on has failed (R10)."""
     assert run(project, "test_passes.py", PYTHON_GIL="1").returncode != 0
     assert run(project, "test_passes.py").returncode == 0
+
+
+def test_what_tests_write_goes_into_memory(tmp_path: Path) -> None:
+    """Temporary folders of tests are in memory where there is room for them, and elsewhere where there is not."""
+    assert not conftest._takes_tests(tmp_path / "not there")
+    assert not conftest._takes_tests(Path("/proc"))
+    wanted = conftest.MEMORY if conftest._takes_tests(conftest.MEMORY) else Path("/")
+    assert tmp_path.is_relative_to(os.environ.get("PYTEST_DEBUG_TEMPROOT", wanted))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.eventlog.support import WAIT_S, append, opened
+from tests.eventlog.support import WAIT_S, append, opened, until
 from zlay.firehose.consumers import Consumers
 
 APPENDERS = 2
@@ -39,9 +39,10 @@ def run(data_dir: Path, durability: str, rng: random.Random, events: int) -> Non
     with opened(data_dir, durability=durability, **settings) as log:
         consumers = Consumers()
         consumers.start()
-        readers = []
+        readers, ends = [], []
         for cursor in (0, None):
             ours, theirs = socket.socketpair()
+            ends.append(ours)
             consumers.admit("child")
             consumers.accept(theirs.detach(), "child", cursor)
             readers.append(threading.Thread(target=drain, args=(ours,)))
@@ -61,6 +62,9 @@ def run(data_dir: Path, durability: str, rng: random.Random, events: int) -> Non
         for thread in threads:
             thread.join()
         assert log.wait_synced(log.appended_end, WAIT_S)
+        until("consumers do not get all", lambda: all(row.lag == 0 for row in consumers.stats()))
+        for end in ends:
+            end.shutdown(socket.SHUT_RDWR)
         consumers.stop()
         for thread in readers:
             thread.join()

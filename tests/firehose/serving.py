@@ -29,8 +29,8 @@ def serving(
         try:
             yield log, consumers
         finally:
+            hang_up_all()  # or they would be waited for
             consumers.stop(1001, 2.0)
-            hang_up_all()
 
 
 def ended(consumers: Consumers, reason: str, n: int = 1) -> None:

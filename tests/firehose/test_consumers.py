@@ -195,8 +195,8 @@ def test_a_cut_at_a_frames_end_sends_nothing_twice(tmp_path: Path) -> None:
             assert seqs == list(range(1, frames + 1))
             assert consumers.stats()[0].events <= frames
         finally:
+            hang_up_all()  # or they would be waited for
             consumers.stop(1001, 2.0)
-            hang_up_all()
 
 
 def test_idle_consumers_are_pinged(tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ def test_a_ban_in_the_middle_of_a_replay(tmp_path: Path) -> None:
             assert client.quiet()
             until("it is at the head", lambda: consumers.stats()[0].lag == 0)
         finally:
+            hang_up_all()  # or they would be waited for
             consumers.stop(1001, 2.0)
-            hang_up_all()
 
 
 def test_takedowns_come_and_go_while_all_are_reading(tmp_path: Path) -> None:
