@@ -2,7 +2,7 @@
 
 Each history has its own store, hosts and ledger. All the while frames are held (a slow directory, accounts that are
 born), the state lags (its database is locked most of the time), two consumers follow, accounts come, go and change
-status, and now and then a host's numbering starts again. One thread.
+status, some are taken down and up again, and now and then a host's numbering starts again. One thread.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from tests.crash.check import Inspector, Keeper, log_agrees, read_index, read_state, state_agrees, whole_history
 from tests.crash.plan import FIRST_START, needs_renumbering, needs_stop, needs_torn_end
+from tests.crash.takedowns import Operator, Takedowns
 from tests.crash.witnesses import Restless, Truth, seen
 from tests.e2e.relay import RelayFailedError, RelayProcess
 from tests.e2e.slow_state import SlowState
-from tests.reference.consumer import Collector
+from tests.reference.consumer import Collector, StrictConsumer
 from zlay.sim.process import SimProcess
 
 if TYPE_CHECKING:
@@ -36,10 +37,8 @@ __all__ = ["History", "Settings"]
 
 HOSTS = 4
 POINT_S = 20.0  # how long a point may take to be reached; then the kill comes all the same
-MOMENT_S = 2.5  # random moments: so long after the start, at most
 PROGRESS_EVERY = 4  # kills between two waits for events, which a machine under load needs to make any
 WAIT_S = 180.0
-QUIET_S = 5.0
 RETENTION_BYTES = 8_000_000
 DIRECTORY_MS = 150
 # No key or host changes, and no commits of inactive accounts: they are judged by what holds when they are read again.
@@ -56,6 +55,8 @@ class Settings:
     workers: int = 3
     durability: str = "fsync"
     host_reader: str = "native"
+    moment_s: float = 2.5  # random moments: so long after the start, at most
+    quiet_s: float = 5.0  # at the end: what should not come has time to
 
     @classmethod
     def draw(cls, rng: random.Random) -> Settings:
@@ -87,7 +88,11 @@ class History:
     _inspector: Inspector = field(init=False)
     _consumer: Collector = field(init=False)
     _restless: Restless = field(init=False)
-    _held: float = 0.0
+    _operator: Operator = field(init=False)
+    _takedowns: Takedowns = field(init=False)
+    _held: float = 0.0  # frames, as far as they were counted before a kill
+    _counted: int = 0  # of the consumer's frames
+    _heard: int = 0  # ... of accounts that nobody takes down
 
     def run(self, plan: Sequence[Kill]) -> None:
         """All kills, then the checks of the whole. AssertionError (RelayFailedError among them) with what is wrong."""
@@ -124,11 +129,16 @@ class History:
         )
         stack.push(self._relay.__exit__)  # started and killed by us, its log shown when something fails
         keeper = stack.enter_context(Keeper(self._relay.data_dir / "events", self.work / "kept"))
-        self._inspector = Inspector(self._relay.data_dir, self._truth, keeper)
+        self._takedowns = Takedowns(self._relay.data_dir / "events", self._truth.outlaws)
+        self._inspector = Inspector(self._relay.data_dir, self._truth, keeper, self._takedowns)
         self._slow = stack.enter_context(SlowState(self._relay.data_dir / "state.sqlite", self._rng_of("slow")))
-        self._consumer = stack.enter_context(Collector(self._relay.port, 0, reconnect=True, keep=seen))
+        self._consumer = stack.enter_context(
+            Collector(self._relay.port, 0, reconnect=True, contiguous=False, keep=seen)
+        )
         self._restless = Restless(self._relay.port, self._rng_of("restless"))
         stack.callback(self._restless.stop)
+        orders = Operator(self._relay.metrics_port, self._truth.outlaws, self._rng_of("operator"))
+        self._operator = stack.enter_context(orders)
 
     def _rng_of(self, what: str) -> random.Random:
         return random.Random(f"{self.settings.seed} {what}")
@@ -182,10 +192,14 @@ class History:
     def _at_a_moment(self) -> None:
         ready = self._rng.random() < 0.5
         self._start(ready=ready)
-        time.sleep(self._rng.uniform(0.0, MOMENT_S))
+        time.sleep(self._rng.uniform(0.0, self.settings.moment_s))
         if ready:
-            self._held = max(self._held, self._relay.metrics()["relay_held_frames"])
+            self._count_holds()
         self._relay.kill()
+
+    def _count_holds(self) -> None:
+        told = self._relay.metrics()
+        self._held += sum(n for name, n in told.items() if name.startswith("relay_events_total{") and '"hold"' in name)
 
     def _at_a_point(self, point: str, count: int) -> None:
         if needs_torn_end(point):
@@ -197,7 +211,7 @@ class History:
         process = self._relay.process
         assert process is not None
         if needs_stop(point):
-            time.sleep(self._rng.uniform(0.0, MOMENT_S))
+            time.sleep(self._rng.uniform(0.0, self.settings.moment_s))
             process.send_signal(signal.SIGTERM)
         self._until_dead()
 
@@ -220,8 +234,9 @@ class History:
     def _look(self) -> None:
         """What the dead relay has left, before anybody else touches it."""
         self._truth.read()
-        with self._slow.resting:
+        with self._slow.resting, self._operator.resting:
             self._inspector.look()
+            self._takedowns.agrees(self._operator)
         self._check_streams()
 
     def _check_streams(self) -> None:
@@ -234,8 +249,21 @@ class History:
         before = len(self._consumer.frames)
         self._start(ready=True)
         self._consumer.wait_for(lambda frames: len(frames) > before, "events after a kill", WAIT_S)
+        with self._operator.resting:
+            for did, down in self._operator.said.items():
+                if down:
+                    assert self._relay.xrpc("getRepoStatus", f"did={did}")["status"] == "takendown"
+        self._count_holds()
         self._relay.kill()
         self._look()
+
+    def _heard_all(self) -> bool:
+        """Whether the consumer has had what was said, but for accounts that are taken down."""
+        frames: list[Seen] = self._consumer.frames  # type: ignore[assignment]
+        for frame in frames[self._counted :]:
+            self._counted += 1
+            self._heard += frame.did not in self._truth.outlaws
+        return self._heard >= self._truth.count
 
     # --- a host whose numbering starts again ---
 
@@ -245,7 +273,7 @@ class History:
         if self._relay.process is None or self._relay.process.poll() is not None:
             self._start(ready=True)
         deadline = time.monotonic() + WAIT_S
-        while len(self._consumer.frames) < self._truth.read().count or self._sim.stats()["unsent_events"]:
+        while self._truth.read() and (not self._heard_all() or self._sim.stats()["unsent_events"]):
             self._check_streams()
             assert time.monotonic() < deadline, "events do not come out"
             time.sleep(0.1)
@@ -284,22 +312,40 @@ class History:
         self._sim.finish()
         self._truth.read()
         self._start(ready=True)
-        self._consumer.wait_for(lambda frames: len(frames) >= self._truth.count, "the last events", WAIT_S)
-        time.sleep(QUIET_S)  # what should not come has time to
+        self._consumer.wait_for(lambda _: self._heard_all(), "the last events", WAIT_S)
+        self._operator.settle(WAIT_S)
+        time.sleep(self.settings.quiet_s)
         self._restless.stop()
+        self._replay()
         status = self._relay.terminate()
         assert status == 0, self._relay.log_tail()
         self._check_streams()
         frames: list[Seen] = list(self._consumer.frames)  # type: ignore[arg-type]
-        whole_history(self._truth, frames)
-        assert all(self._restless.seen[seq] == frames[seq - 1].raw for seq in self._restless.seen)
-        log_agrees(self._relay.data_dir / "events", frames)
+        hidden = self._takedowns.may_be_missing()
+        whole_history(self._truth, frames, hidden)
+        self._restless.agrees(frames, hidden)
+        log_agrees(self._relay.data_dir / "events", frames, hidden)
         with self._slow.resting:
             self._inspector.look()
             state = read_state(self._relay.data_dir, self.work / "state")
         assert state is not None
-        state_agrees(state, self._truth, frames)
+        state_agrees(state, self._truth, frames, self._inspector.read_to)
+        self._takedowns.agrees(self._operator)
+        self._takedowns.state_agrees(self._relay.data_dir / "state.sqlite")
         assert {frame.kind for frame in frames} == {"#commit", "#sync", "#identity", "#account"}
         assert self._slow.locked > 0, "the state was never slow"
+        assert self._held > 0, "no frame was ever held"
+        assert self._takedowns.periods > 1, "no account was ever taken down"
         oldest = next(read_index(self._relay.data_dir / "events")).seq
         self.say(f"{len(frames)} events, {self._restless.again} seen again, log from {oldest}, held {self._held:.0f}")
+        self.say(f"{self._takedowns.periods} takedowns, {len(hidden)} events hidden by them now or then")
+
+    def _replay(self) -> None:
+        """With nothing more to come, who reads from the beginning is shown all but what is hidden now."""
+        visible = self._takedowns.visible(self._inspector.follow())
+        with StrictConsumer(self._relay.port, 0, contiguous=False) as consumer:
+            seqs = [consumer.next(WAIT_S).seq]
+            while seqs[-1] != visible[-1]:
+                seqs.append(consumer.next(WAIT_S).seq)
+        left = [entry.seq for entry in self._inspector.follow()][:1]  # retention may have gone on
+        assert [seq for seq in visible if seq >= left[0]] == [seq for seq in seqs if seq is not None and seq >= left[0]]

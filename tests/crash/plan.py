@@ -22,6 +22,7 @@ FIRST_START = ("start.agreed", "start.store_id", "hosts.before", "hosts.after")
 _BEFORE = {"remove.before": "birth.between", "remove.after": "birth.frames", "replay.group": "apply.collected"}
 _OFTEN = 40  # a point of the path of events is let pass up to so often
 _SOMETIMES = {"commit": 12, "apply": 8, "cursors": 2, "rotate": 2, "birth": 2, "retire": 3, "unlink": 3}
+_TRIES = 4  # for each hit that is wanted; then a point is not reachable any more, and that is a failure
 _ONCE = ("open", "start", "recover", "remove", "replace", "replay", "hosts", "epoch", "stop")
 
 
@@ -52,7 +53,7 @@ def needs_torn_end(point: str) -> bool:
 class Plan:
     """At least `kills` kills in all, and every point hit `hits` times, in histories of at most `per_history`.
 
-    `done` counts hits by point, None for random moments.
+    `done` counts hits by point, None for random moments; `tried` kills that were planned, by point.
     """
 
     points: Iterable[str]
@@ -61,10 +62,15 @@ class Plan:
     rng: random.Random
     per_history: int = 60
     done: Counter[str | None] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
 
     def missing(self) -> list[str]:
         """Points that have not been hit often enough, as often as they still have to be."""
         return [point for point in sorted(self.points) for _ in range(self.hits - self.done[point])]
+
+    def unreachable(self) -> list[str]:
+        """Points that were not hit often enough, however often it was tried."""
+        return [point for point in sorted(set(self.missing())) if self.tried[point] >= self.hits * _TRIES]
 
     def finished(self) -> bool:
         """Whether there were enough kills of each kind."""
@@ -90,7 +96,9 @@ class Plan:
             at = self.rng.randrange(len(plan) + 1)
             if not (at and plan[at - 1].point in _BEFORE.values()):  # what was prepared is used at once
                 plan.insert(at, Kill(None))
-        return [Kill(point) for point in first] + plan
+        whole = [Kill(point) for point in first] + plan
+        self.tried.update(kill.point for kill in whole if kill.point is not None)
+        return whole
 
     def _kill(self, point: str) -> Kill:
         kind = point.split(".", maxsplit=1)[0]

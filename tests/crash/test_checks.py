@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.check import Inspector, Keeper, log_agrees, read_state, state_agrees, whole_history
+from tests.crash.check import Inspector, Keeper, log_agrees, read_index, read_state, state_agrees, whole_history
+from tests.crash.takedowns import Operator, Takedowns
 from tests.crash.witnesses import Seen, Truth, digest
-from tests.eventlog.support import message, opened
+from tests.eventlog.support import DID, message, opened
 from tests.reference.log_ref import LogReader
 from tests.state.support import CID_B, delta, did, rev
 from zlay._fast import log as fast_log
@@ -55,7 +57,8 @@ def make(data_dir: Path, upstream: Sequence[int] = range(1, EVENTS + 1), segment
     truth = Truth(NoLedger())  # type: ignore[arg-type]
     truth.passing = {0: [list(range(1, EVENTS + 1))]}
     truth.last = {0: EVENTS}
-    return Inspector(data_dir, truth, Keeper(data_dir / "events", data_dir.parent / "kept"))
+    events = data_dir / "events"
+    return Inspector(data_dir, truth, Keeper(events, data_dir.parent / "kept"), Takedowns(events, truth.outlaws))
 
 
 def change(data_dir: Path, sql: str) -> None:
@@ -120,6 +123,67 @@ def test_an_event_logged_twice(tmp_path: Path) -> None:
         inspector.look()
 
 
+def down_and_up(data_dir: Path, *events: tuple[int, int], said: bool | None) -> Takedowns:
+    """A log with an outlaw's events as (flags, kind), read from its index; what the operator was answered."""
+    with opened(data_dir) as log:
+        for flags, kind in events:
+            frame = message(0, "")
+            host_id = 0 if flags else 1
+            own = fast_log.hash_did(DID.encode())
+            fast_log.append(frame, *seq_span(frame), kind=kind, flags=flags, host_id=host_id, recv_us=1, did_hash=own)
+        assert log.wait_synced(log.appended_end, 20)
+    takedowns = Takedowns(data_dir / "events", [DID])
+    for entry in read_index(data_dir / "events"):
+        takedowns.take(entry)
+    operator = Operator(0, [DID], random.Random(1))
+    operator.said[DID] = said
+    takedowns.agrees(operator)
+    return takedowns
+
+
+DOWN, UP, COMMIT, IDENTITY = (3, 4), (1, 4), (0, 1), (0, 3)
+
+
+def test_takedowns_that_were_kept(tmp_path: Path) -> None:
+    """What an account said outside its takedowns may be missing where they are; #identity may not."""
+    takedowns = down_and_up(tmp_path, COMMIT, DOWN, IDENTITY, UP, COMMIT, DOWN, said=True)
+    assert takedowns.may_be_missing() == {1, 5}
+    assert takedowns.visible(read_index(tmp_path / "events")) == [2, 3, 4, 6]
+    assert takedowns.periods == 2
+
+
+@pytest.mark.parametrize(
+    ("events", "said", "found"),
+    [
+        ((DOWN, COMMIT), None, "though"),
+        ((COMMIT, DOWN, UP), True, "True was answered"),
+        ((COMMIT,), True, "True was answered"),
+        ((COMMIT, DOWN), False, "False was answered"),
+    ],
+)
+def test_takedowns_that_were_not(
+    tmp_path: Path, events: tuple[tuple[int, int], ...], said: bool | None, found: str
+) -> None:
+    """An event that slipped past a takedown, and an answer of which the log knows nothing."""
+    with pytest.raises(AssertionError, match=found):
+        down_and_up(tmp_path, *events, said=said)
+
+
+def test_a_takedown_in_the_state(tmp_path: Path) -> None:
+    """A state in which an account is up that is down, or the other way round."""
+    inspector = make(tmp_path / "data")
+    path = tmp_path / "data" / "state.sqlite"
+    inspector.takedowns.state_agrees(path)
+    change(tmp_path / "data", f"UPDATE account SET local_status = 3 WHERE did = '{did(1)}'")
+    with pytest.raises(AssertionError):
+        inspector.takedowns.state_agrees(path)
+    inspector.takedowns.down[did(1)] = True
+    inspector.takedowns.state_agrees(path)
+    inspector.takedowns.down[did(2)] = True
+    with pytest.raises(AssertionError):
+        inspector.takedowns.state_agrees(path)
+
+
 def test_a_hole_in_the_log(tmp_path: Path) -> None:
     """A segment that does not reach up to the next one; a log that ends before where it was."""
     inspector = make(tmp_path / "data")
@@ -155,6 +219,7 @@ def test_a_history_that_is_whole() -> None:
     ("spoil", "found"),
     [
         (lambda frames: frames[:-1], "1 lost"),
+        (lambda frames: [*frames[:3], *frames[4:]], "\\[4\\] are missing"),
         (lambda frames: [*frames, replace(frames[-1], seq=11, rev=rev(11))], "1 twice"),
         (lambda frames: [*frames, replace(frames[-1], seq=11, rev=rev(11), normalized=b"x")], "1 that should not be"),
         (lambda frames: [replace(frames[0], seq=2), replace(frames[1], seq=1), *frames[2:]], "by one"),
@@ -219,7 +284,7 @@ def test_the_state_against_what_was_seen(tmp_path: Path, sql: str) -> None:
         state = read_state(tmp_path / "data", tmp_path / "scratch")
         assert state is not None
         if not wrong:
-            state_agrees(state, inspector.truth, frames)
+            state_agrees(state, inspector.truth, frames, EVENTS)
             continue
         with pytest.raises(AssertionError):
-            state_agrees(state, inspector.truth, frames)
+            state_agrees(state, inspector.truth, frames, EVENTS)

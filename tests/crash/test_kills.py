@@ -26,15 +26,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_fifteen_kills(tmp_path: Path) -> None:
-    """Fifteen SIGKILLs under load, with held frames, a slow state and a host that numbers anew: every valid event comes
-    out once, seq + 1; consumers miss nothing and see nothing twice; log, state and cursors agree after each kill."""
+    """Fifteen SIGKILLs under load, with held frames, a slow state, takedowns and a host that numbers anew: every valid
+    event comes out once, seq + 1; consumers miss nothing and see nothing twice; log, state and cursors agree after each
+    kill."""
     rng = random.Random(SEED)
     done: Counter[str | None] = Counter()
     chosen = rng.sample(sorted(crash_points().keys() - set(FIRST_START) - {"epoch.before", "epoch.after"}), KILLS // 2)
     kills = [Kill(point) for point in (*FIRST_START[1:3], *chosen, rng.choice(("epoch.before", "epoch.after")))]
     while len(kills) < KILLS:
         kills.insert(rng.randrange(len(FIRST_START), len(kills)), Kill(None))
-    history = History(tmp_path, crash_tree(), Settings(SEED), done)
+    history = History(tmp_path, crash_tree(), Settings(SEED, moment_s=1.0, quiet_s=1.5), done)
     history.run(kills)
     assert done.total() == KILLS
     assert sum(n for point, n in done.items() if point is not None) >= KILLS // 2, history.missed
@@ -65,5 +66,16 @@ def test_a_plan_reaches_every_point() -> None:
                 plan.done[hit] += 1
         histories += 1
         assert histories < 20
+        assert not plans[0].unreachable()
     assert plans[0].done.total() >= 200
     assert all(plans[0].done[point] >= 2 for point in points)
+
+
+def test_a_point_that_is_never_reached_is_told() -> None:
+    """A plan does not go on for ever where the code no longer comes by a point, and does not call that finished."""
+    points = sorted(crash_points())
+    plan = Plan(points, 200, 2, random.Random(7))
+    while not plan.unreachable():
+        plan.done.update(kill.point for kill in plan.history() if kill.point != points[0])
+        assert not plan.finished()
+    assert plan.unreachable() == [points[0]]

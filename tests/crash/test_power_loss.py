@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 CHILD = Path(__file__).with_name("log_child.py")
 SEED = int(os.environ.get("ZLAY_POWER_SEED", "20261121"))
-STATES = int(os.environ.get("ZLAY_POWER_LOSSES", "150"))
+STATES = int(os.environ.get("ZLAY_POWER_LOSSES", "100"))
 EVENTS = 300  # of each opening
 AGAIN = 8  # states that are recovered under the recorder, and lose power again meanwhile
 MEMORY = Path("/dev/shm")  # hundreds of recoveries sync, and nothing of them is to last
