@@ -1,9 +1,9 @@
 /* LD_PRELOAD: fails calls on files under .../events/ the way a plan file says, for tests of the event log.
  *
  * The plan file ($FAIL_PLAN) holds "CALL ERRNO"; empty = nothing fails. It is read at each call. CALL: pwrite, pwrite-half
- * (writes half of it, then fails), fdatasync, fsync, openat (only with O_CREAT), openat-half (the second file of a pair);
+ * (writes half of it, then fails), sync_file_range, fdatasync, fsync, openat (only with O_CREAT), openat-half (the second file of a pair);
  * half-born = that, and unlinkat, so that the first file stays; change = what a read-only file system refuses: pwrite,
- * openat, unlinkat.
+ * openat, unlinkat. stall: fdatasync creates $FAIL_PLAN.stalled and waits until the plan is another.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +25,7 @@ static int planned(const char *call) {
     n = (int)read(fd, text, sizeof text - 1);
     close(fd);
     if (n <= 0 || sscanf(text, "%31s %d", name, &error) != 2) return 0;
-    if (strcmp(name, "change") == 0 && strcmp(call, "fdatasync") && strcmp(call, "fsync")) return error;
+    if (strcmp(name, "change") == 0 && strstr(call, "sync") == NULL) return error;
     if (strcmp(name, "half-born") == 0 && (!strcmp(call, "openat-half") || !strcmp(call, "unlinkat"))) return error;
     return strcmp(name, call) == 0 ? error : 0;
 }
@@ -57,9 +57,24 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off_t at) {
 
 ssize_t pwrite(int fd, const void *data, size_t n, off_t at) { return pwrite64(fd, data, n, at); }
 
+static void stall(void) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s.stalled", getenv("FAIL_PLAN"));
+    close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    while (planned("stall")) usleep(1000);
+}
+
+int sync_file_range(int fd, off_t at, off_t n, unsigned int flags) {
+    int (*real)(int, off_t, off_t, unsigned int) =
+        (int (*)(int, off_t, off_t, unsigned int))dlsym(RTLD_NEXT, "sync_file_range");
+    if (ours(fd) && (errno = planned("sync_file_range"))) return -1;
+    return real(fd, at, n, flags);
+}
+
 int fdatasync(int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
     if (ours(fd) && (errno = planned("fdatasync"))) return -1;
+    if (ours(fd) && planned("stall")) stall();
     return real(fd);
 }
 

@@ -6,23 +6,34 @@ import ctypes
 import errno
 import os
 import resource
+import struct
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import native
-from tests.eventlog.support import WAIT_S, append, fill, message, opened, payload, until
+from tests.eventlog.support import ACCOUNT, WAIT_S, append, fill, message, opened, payload, until
 from tests.preload import preload
 from tests.reference.log_ref import LogReader
 from zlay._fast import log as fast_log
 from zlay._fast import segments
+from zlay._fast.batch import Batch
 from zlay.eventlog.spans import seq_span
+
+if TYPE_CHECKING:
+    from zlay.eventlog.log import EventLog
 
 MAX_FRAME = 5_000_000
 PR_SET_THP_DISABLE = 41
+CHUNK_BYTES = 8 << 20
+BIG_TEXT = "z" * (MAX_FRAME - 1000)  # one message fills more than half of a chunk
+BIG = message(0, BIG_TEXT)
+BIG_SPAN = seq_span(BIG)
 
 
 @pytest.mark.parametrize(
@@ -172,25 +183,53 @@ def test_os_durability_publishes_before_it_syncs(tmp_path: Path) -> None:
     assert len(list(LogReader.of(tmp_path / "events"))) == 1
 
 
-def test_the_warm_one_of_several_spare_chunks_is_used_first(tmp_path: Path) -> None:
-    """When a backlog is gone, one chunk of the buffer keeps its pages, and the next events go there."""
+def _faults() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+def _resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def _fill_chunks(log: EventLog) -> None:
+    """Three of the buffer's are used, and free again. Of a log with durability `os`, which lets them wait."""
+    for _ in range(3):
+        seq = fast_log.append(BIG, *BIG_SPAN, kind=ACCOUNT, did_hash=1)
+    assert log.wait_synced(seq, WAIT_S)
+    until("the buffer is given back", lambda: log.status()["buffered_bytes"] == 0)
+
+
+def test_spare_chunks_are_warm_under_load_and_gone_when_idle(tmp_path: Path) -> None:
+    """Chunks wanted again at once cost no page faults; when a backlog is gone, all but one give their pages back within
+    seconds, and can be used again."""
     libc = ctypes.CDLL(None)
-    big = message(0, "z" * (MAX_FRAME - 1000))  # one fills more than half of a chunk
-    span = seq_span(big)
+    pages = MAX_FRAME // resource.getpagesize()
     libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # or a single fault may give all of a chunk
     try:
-        with opened(tmp_path, durability="os") as log:  # which lets three chunks wait for one sync
-            for _ in range(3):
-                seq = fast_log.append(big, *span)
-            assert log.wait_synced(seq, WAIT_S)
-            until("the buffer is given back", lambda: log.status()["buffered_bytes"] == 0)
-            fast_log.append(big, *span)  # into the chunk that was written to last
-            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-            fast_log.append(big, *span)
-            faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+        with opened(tmp_path, durability="os") as log:
+            _fill_chunks(log)
+            before = _faults()
+            _fill_chunks(log)
+            assert _faults() - before < pages // 4
+            held = _resident_pages()
+            until("pages are given back", lambda: held - _resident_pages() > pages)
+            _fill_chunks(log)
+            assert sum(entry.frame == message(entry.seq, BIG_TEXT) for entry in log.scan(1)) == 9
     finally:
         libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
-    assert faults < MAX_FRAME // resource.getpagesize() // 4
+
+
+def test_a_group_takes_half_of_the_buffer(tmp_path: Path) -> None:
+    """While one group is synced the next gathers as much: none takes more than half of the buffer and a chunk."""
+    frame = message(0, "g" * 500_000)
+    with opened(tmp_path) as log:
+        assert Batch([(frame, *seq_span(frame))], ACCOUNT).append(0, 300) == 300
+        assert log.wait_synced(300, WAIT_S)
+        most = (log.status()["buffer_limit"] // 2 + CHUNK_BYTES) // len(frame)
+    (index,) = (tmp_path / "events").glob("*.index")
+    groups = Counter(entry[-8:] for (entry,) in struct.iter_unpack("64s", index.read_bytes()[64:]))
+    assert sum(groups.values()) == 300
+    assert max(groups.values()) <= most  # entries of a group say the same synced_end
 
 
 def test_wait_times_out(tmp_path: Path) -> None:
@@ -275,9 +314,57 @@ def test_a_failing_disk_pauses_ingest_and_loses_nothing(
     assert reader.bad == []
 
 
-def test_a_failed_sync_moves_the_group_into_a_new_segment(shim: Path, tmp_path: Path) -> None:
-    """After a failed fdatasync the group stands in a new segment that begins after what was synced before."""
+@pytest.mark.parametrize("call", ["fdatasync", "sync_file_range"])
+def test_a_failed_sync_moves_the_group_into_a_new_segment(shim: Path, tmp_path: Path, call: str) -> None:
+    """After a failed sync the group stands in a new segment that begins after what was synced before."""
     data_dir = tmp_path / "data"
-    output = _with_failing_disk(shim, data_dir, "fdatasync", errno.EIO, "fsync")
-    synced_before = int(output.split()[0])
-    assert synced_before + 1 in LogReader.of(data_dir / "events").first_seqs()
+    output = _with_failing_disk(shim, data_dir, call, errno.EIO, "fsync")
+    synced_before, appended = map(int, output.split())
+    reader = LogReader.of(data_dir / "events")
+    assert synced_before + 1 in reader.first_seqs()
+    assert [event.seq for event in reader] == list(range(1, appended + 1))
+
+
+def _in_child(shim: Path, plan: Path, words: str) -> list[str]:
+    """What a process prints that runs these words on a log of its own, under the shim with a plan."""
+    script = (
+        "import sys; from pathlib import Path; from tests.eventlog.support import *\n"
+        "data, plan = Path(sys.argv[1]), Path(sys.argv[2])\n" + words
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, plan.with_name("data"), plan],
+        env={**os.environ, "LD_PRELOAD": preload(shim), "FAIL_PLAN": str(plan)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_disk_that_cannot_begin_early_is_synced_all_the_same(shim: Path, tmp_path: Path) -> None:
+    """Where sync_file_range is not to be had, events are durable by fdatasync alone, and no fault is seen."""
+    plan = tmp_path / "plan"
+    plan.write_text(f"sync_file_range {errno.ENOSYS}")
+    words = "with opened(data) as log: fill(log, 3); print(log.synced_end, log.status()['faults'])"
+    assert _in_child(shim, plan, words) == ["3", "0"]
+
+
+def test_os_durability_does_not_wait_for_a_sync_under_way(shim: Path, tmp_path: Path) -> None:
+    """While the disk takes its time for a sync, events go on being written and published."""
+    plan = tmp_path / "plan"
+    words = """
+with opened(data, durability="os") as log:
+    fill(log, 1)
+    plan.write_text("stall 1")
+    append(log, "is being synced")
+    until("no sync begins", Path(f"{plan}.stalled").exists)
+    seq = append(log, "comes meanwhile")
+    until("it is not published", lambda: log.published_end == seq)
+    print(log.synced_end)
+    plan.write_text("")
+    assert log.wait_synced(seq, WAIT_S)
+"""
+    plan.write_text("")
+    assert _in_child(shim, plan, words) == ["1"]

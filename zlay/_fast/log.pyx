@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
                       zl_monotonic_us, zl_store32, zl_store64)
 from crash_points cimport zl_crash_point, zl_crash_torn
-from fileio cimport EDQUOT, EIO, ENOSPC, errno, fdatasync
+from fileio cimport EIO
 from hashes cimport zl_crc32c, zl_siphash24
 from threads cimport pthread_join, pthread_t, zl_lock, zl_mutex, zl_thread_start, zl_unlock
 
@@ -31,7 +31,9 @@ from zlay._fast.segments cimport (SEG_ENTRY_BYTES, SEG_HEADER_BYTES, IndexEntry,
 from zlay._fast.sequencer cimport (Chunk, LogEvent, log_append, log_appended_end, sequencer_buffered, sequencer_close,
                                    sequencer_free, sequencer_is_open, sequencer_limit, sequencer_locate,
                                    sequencer_look, sequencer_open, sequencer_pause, sequencer_release,
-                                   sequencer_sleep, sequencer_waits, sequencer_wake_writer)
+                                   sequencer_sleep, sequencer_trim, sequencer_waits, sequencer_wake_writer)
+from zlay._fast.writeback cimport begin_early, disk_is_full, sync_counters_reset, sync_pair
+from zlay._fast.writeback import counters as sync_counters
 
 __all__ = ["FAULTS", "append", "ends", "hash_did", "retain", "set_did_key", "set_keep_from", "set_retention", "start",
            "status", "stop", "wait_published", "wait_synced"]
@@ -42,7 +44,6 @@ cdef enum:
     OS_SYNC_MS = 1000            # durability `os`: how much a power loss may cost
     RETRY_FIRST_MS = 100         # after a failure: doubled up to the next
     RETRY_MOST_MS = 1000
-    SYNC_BUCKETS = 24            # histogram of sync times, bucket b: below 2**b microseconds
 
 cdef enum Durability:
     DURABLE_FSYNC
@@ -89,10 +90,6 @@ cdef uint64_t _groups = 0
 cdef uint64_t _group_events = 0
 cdef uint64_t _group_bytes = 0
 cdef uint64_t _faults = 0
-cdef uint64_t _syncs = 0
-cdef uint64_t _sync_us = 0
-cdef uint64_t _sync_worst_us = 0
-cdef uint64_t _sync_histogram[SYNC_BUCKETS]
 
 # --- settings; constant while the writer runs ---
 cdef Durability _durability = DURABLE_FSYNC
@@ -158,28 +155,6 @@ cdef void _synced_to(uint64_t seq) noexcept nogil:
     sequencer_release(seq)
 
 
-cdef int _sync_files(Segment *s) noexcept nogil:
-    """fdatasync of both files, timed. 0 or an errno."""
-    cdef uint64_t begin = zl_monotonic_us(), took
-    cdef int bucket = 0
-    zl_crash_point(b"sync.before")
-    if fdatasync(s.frames_fd) != 0:
-        return errno if errno else EIO
-    zl_crash_point(b"sync.between")
-    if fdatasync(s.index_fd) != 0:
-        return errno if errno else EIO
-    zl_crash_point(b"sync.after")
-    took = zl_monotonic_us() - begin
-    zl_bump64(&_syncs, 1)
-    zl_bump64(&_sync_us, took)
-    if took > zl_load64_relaxed(&_sync_worst_us):
-        zl_store64(&_sync_worst_us, took)
-    while bucket < SYNC_BUCKETS - 1 and took >= (<uint64_t> 1 << bucket):
-        bucket += 1
-    zl_bump64(&_sync_histogram[bucket], 1)
-    return 0
-
-
 cdef int _sync_written() noexcept nogil:
     """Requires `_sync_lock`. Syncs what the writer has written; 0, or an errno and `_rewind` is set."""
     cdef uint64_t target = zl_load64(&_written)
@@ -188,7 +163,7 @@ cdef int _sync_written() noexcept nogil:
         return EIO
     if target == zl_load64(&_synced):
         return 0
-    error = _sync_files(_segment)
+    error = sync_pair(_segment.frames_fd, _segment.index_fd)
     if error:
         zl_store32(&_rewind, 1)
         return error
@@ -211,10 +186,6 @@ cdef void _clear_fault() noexcept nogil:
     if zl_load32(&_fault) != FAULT_NONE:
         zl_store32(&_fault, FAULT_NONE)
         sequencer_pause(False)
-
-
-cdef inline bint _is_full(int error) noexcept nogil:
-    return error == ENOSPC or error == EDQUOT
 
 
 cdef uint64_t _retain() noexcept nogil:
@@ -275,6 +246,8 @@ cdef int _write_part(Chunk *c, uint32_t i, uint32_t n, uint64_t *done) noexcept 
     zl_crash_point(b"write.before")
     zl_crash_torn(b"write.frames.torn", _segment.frames_fd, c.data + start, frames_bytes, at)
     error = write_all(_segment.frames_fd, c.data + start, frames_bytes, at)
+    if error == 0:
+        error = begin_early(_segment.frames_fd, at, frames_bytes)
     if error:
         return error
     zl_crash_point(b"write.between")
@@ -293,20 +266,25 @@ cdef int _write_part(Chunk *c, uint32_t i, uint32_t n, uint64_t *done) noexcept 
     return 0
 
 
-cdef int _right_segment(uint64_t end, int *what) noexcept nogil:
-    """Sees to it that the active segment is one to be trusted and has room. 0, or an errno and what failed."""
+cdef bint _is_right_segment(uint64_t end) noexcept nogil:
+    """Whether the active segment is one to be trusted and has room. Needs no lock: the writer alone changes it."""
     cdef uint64_t seq = zl_load64(&_written) + 1
     cdef uint32_t n
     cdef Chunk *c
+    if zl_load32(&_rewind) or _segment == NULL:
+        return False
+    if seq > end:
+        return True
+    c = sequencer_locate(seq, &n)
+    return not _segment_full(c.entries[seq - c.first_seq].recv_us)
+
+
+cdef int _right_segment(int *what) noexcept nogil:
+    """Requires `_sync_lock`. Begins a segment in the place of one that is not right. 0, or an errno and what failed."""
     cdef int error
     what[0] = FAULT_CREATE
     if zl_load32(&_rewind) or _segment == NULL:
         return _new_segment()
-    if seq > end:
-        return 0
-    c = sequencer_locate(seq, &n)
-    if not _segment_full(c.entries[seq - c.first_seq].recv_us):
-        return 0
     error = _sync_written()
     if error:
         what[0] = FAULT_SYNC
@@ -318,21 +296,25 @@ cdef int _right_segment(uint64_t end, int *what) noexcept nogil:
 
 
 cdef int _write_group(uint64_t end, int *what) noexcept nogil:
-    """What fits of (written, end] into one segment; then, unless durability is `os`, its sync. 0, or an errno and what
-    failed."""
+    """What fits of (written, end] into one segment and half of the buffer; then, unless durability is `os`, its sync.
+    0, or an errno and what failed.
+
+    Half, because the other half fills meanwhile: where one group took nearly all, the next would find next to nothing.
+    """
     global _segment_first_us
-    cdef uint64_t seq, done = 0, recv_us
+    cdef uint64_t seq, done = 0, recv_us, begun = zl_load64_relaxed(&_group_bytes)
     cdef uint32_t n
     cdef Chunk *c
     cdef int error
-    zl_lock(&_sync_lock)
-    error = _right_segment(end, what)
-    zl_unlock(&_sync_lock)
-    if error:
-        return error
+    if not _is_right_segment(end):                   # no waiting for a sync under way (durability `os`) if it is
+        zl_lock(&_sync_lock)
+        error = _right_segment(what)
+        zl_unlock(&_sync_lock)
+        if error:
+            return error
     seq = zl_load64(&_written) + 1
     what[0] = FAULT_WRITE
-    while seq <= end:
+    while seq <= end and zl_load64_relaxed(&_group_bytes) - begun < sequencer_limit() // 2:
         c = sequencer_locate(seq, &n)
         recv_us = c.entries[seq - c.first_seq].recv_us
         if _segment_first_us == 0:
@@ -341,7 +323,7 @@ cdef int _write_group(uint64_t end, int *what) noexcept nogil:
             break
         error = _write_part(c, <uint32_t> (seq - c.first_seq), n, &done)
         if error:
-            if not _is_full(error):
+            if not disk_is_full(error):
                 zl_store32(&_rewind, 1)
             return error
         seq += done
@@ -380,6 +362,7 @@ cdef void *_writer_main(void *arg) noexcept nogil:
     while not zl_load32(&_give_up):
         is_open = sequencer_look(zl_load64(&_written), not zl_load32(&_rewind), &end, &word)
         nothing = end == zl_load64(&_written) and not zl_load32(&_rewind)
+        sequencer_trim()
         if nothing and is_open:
             sequencer_sleep(word, OS_SYNC_MS)
             continue
@@ -395,7 +378,7 @@ cdef void *_writer_main(void *arg) noexcept nogil:
             _clear_fault()
             continue
         _set_fault(what, error)
-        if _is_full(error):
+        if disk_is_full(error):
             _retain()
         sequencer_sleep(word, pause)
         pause = min(pause * 2, <int64_t> RETRY_MOST_MS)
@@ -491,11 +474,11 @@ def start(uint64_t next_seq, uint64_t previous_last, bint continue_last, *, bint
 
 
 cdef void _reset_counters() noexcept:
-    global _groups, _group_events, _group_bytes, _faults, _syncs, _sync_us, _sync_worst_us, _keep_from
+    global _groups, _group_events, _group_bytes, _faults, _keep_from
     global _retain_age_us, _retain_bytes, _retain_free_percent
-    _groups = _group_events = _group_bytes = _faults = _syncs = _sync_us = _sync_worst_us = 0
+    _groups = _group_events = _group_bytes = _faults = 0
     _keep_from = _retain_age_us = _retain_bytes = _retain_free_percent = 0
-    memset(_sync_histogram, 0, sizeof(_sync_histogram))
+    sync_counters_reset()
 
 
 cdef void _let_go() noexcept:
@@ -639,7 +622,4 @@ def status():
         "buffered_bytes": sequencer_buffered(), "buffer_limit": sequencer_limit(),
         "waited": sequencer_waits(), "groups": zl_load64_relaxed(&_groups),
         "events": zl_load64_relaxed(&_group_events), "bytes": zl_load64_relaxed(&_group_bytes),
-        "syncs": zl_load64_relaxed(&_syncs), "sync_s": zl_load64_relaxed(&_sync_us) / 1e6,
-        "sync_worst_s": zl_load64_relaxed(&_sync_worst_us) / 1e6,
-        "sync_histogram": [zl_load64_relaxed(&_sync_histogram[i]) for i in range(SYNC_BUCKETS)],
-    }
+    } | sync_counters()

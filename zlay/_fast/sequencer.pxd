@@ -42,6 +42,7 @@ cdef struct Chunk:               # the sequencer's; `used`, `n`, `next` under it
     uint32_t used
     uint32_t n
     uint32_t done                # events synced, credit given back; whoever calls sequencer_release
+    bint cold                    # a spare one that has given its pages back; whoever calls sequencer_trim
 
 # --- appenders; exported again by log.pxd ---
 # The event's seq; waits while the buffer is full or the disk fails; 0 = the log is closed, or the frame too large.
@@ -61,6 +62,7 @@ cdef void sequencer_sleep(uint32_t word, int64_t timeout_ms) noexcept nogil
 cdef void sequencer_wake_writer() noexcept nogil
 cdef Chunk *sequencer_locate(uint64_t seq, uint32_t *n) noexcept nogil  # the chunk of seq, and how many events it holds
 cdef void sequencer_release(uint64_t seq) noexcept nogil  # everything up to seq is synced; one caller at a time
+cdef void sequencer_trim() noexcept nogil                 # pages of idle chunks, once a second; the writer
 cdef uint64_t sequencer_buffered() noexcept nogil         # bytes appended and not yet released
 cdef uint64_t sequencer_limit() noexcept nogil            # ... at most
 cdef uint64_t sequencer_waits() noexcept nogil            # times an appender had to wait

@@ -9,14 +9,15 @@ synced (the writer, or the syncer of durability `os`, under the log's `_sync_loc
 lists, `_next_seq` and the flags; it is held for one copy at most and is a leaf.
 
 Memory: chunks are allocated when first needed and kept until the log closes; an event's bytes stay in its chunk until
-it is synced, so that a failed group can be written again. All but one of the spare chunks give their pages back.
+it is synced, so that a failed group can be written again. Spare chunks that were not needed for a second give their
+pages back.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64, zl_load64_relaxed,
-                      zl_store64)
+                      zl_monotonic_us, zl_store64)
 from crash_points cimport zl_crash_point
 from fileio cimport MADV_DONTNEED, madvise
 from threads cimport zl_lock, zl_mutex, zl_unlock
@@ -31,12 +32,15 @@ cdef enum:
     PAGE = 4096
     EVERYBODY = 0x7FFFFFFF       # of a futex's waiters
     LOOK_AGAIN_MS = 1000         # an appender that waits looks by itself, too
+    TRIM_US = 1000000            # spare chunks keep their pages for as long; under load they are wanted back at once
 
 # --- under _lock ---
 cdef zl_mutex _lock
 cdef Chunk *_head = NULL         # oldest chunk with bytes not yet synced
 cdef Chunk *_tail = NULL         # where appenders write
-cdef Chunk *_spare = NULL
+cdef Chunk *_spare = NULL        # the one used last comes first: its pages are warm
+cdef uint32_t _in_use = 0        # chunks from _head to _tail
+cdef uint32_t _most_in_use = 0   # ... since the last trim
 cdef uint32_t _chunks = 0        # allocated
 cdef uint32_t _max_chunks = 0
 cdef uint64_t _next_seq = 1
@@ -44,6 +48,9 @@ cdef bint _open = False
 cdef bint _paused = False
 cdef bint _writer_idle = False
 cdef uint32_t _room_waiters = 0
+
+# --- the writer's own ---
+cdef uint64_t _trimmed_us = 0
 
 # --- atomics ---
 cdef uint64_t _appended = 0
@@ -112,7 +119,7 @@ cdef Chunk *_new_chunk() noexcept nogil:
 
 cdef Chunk *_append_chunk(uint32_t need) noexcept nogil:
     """Requires `_lock`. A chunk with room for one more event of `need` bytes, or NULL: wait."""
-    global _tail, _head, _spare, _chunks
+    global _tail, _head, _spare, _chunks, _in_use, _most_in_use
     cdef Chunk *c = _tail
     if c != NULL and c.n < CHUNK_EVENTS and CHUNK_BYTES - c.used >= need:
         return c
@@ -129,11 +136,14 @@ cdef Chunk *_append_chunk(uint32_t need) noexcept nogil:
     c.next = NULL
     c.first_seq = _next_seq
     c.used = c.n = c.done = 0
+    c.cold = False
     if _tail == NULL:
         _head = c
     else:
         _tail.next = c
     _tail = c
+    _in_use += 1
+    _most_in_use = max(_most_in_use, _in_use)
     return c
 
 
@@ -222,18 +232,10 @@ cdef void _give_credit(Chunk *c, uint32_t upto) noexcept nogil:
         host_give_credit(host, cost)
 
 
-cdef void _set_aside(Chunk *c) noexcept nogil:
-    """Requires `_lock`. One spare chunk keeps its pages and is used first, the others give them back."""
-    global _spare
+cdef void _give_pages(Chunk *c) noexcept nogil:
     cdef uint64_t first = (<uint64_t> c.entries + PAGE - 1) & ~<uint64_t> (PAGE - 1)
     cdef uint64_t end = (<uint64_t> c.data + CHUNK_BYTES) & ~<uint64_t> (PAGE - 1)
-    if _spare == NULL:
-        c.next = NULL
-        _spare = c
-        return
     madvise(<void *> first, end - first, MADV_DONTNEED)
-    c.next = _spare.next
-    _spare.next = c
 
 
 cdef void _wake_appenders(uint32_t waiters) noexcept nogil:
@@ -241,8 +243,55 @@ cdef void _wake_appenders(uint32_t waiters) noexcept nogil:
         zl_futex_wake(&_room_word, EVERYBODY)
 
 
+cdef Chunk *_take_idle() noexcept nogil:
+    """Requires `_lock`. Takes the spare chunks off that nobody has needed since the last call; a list, or NULL."""
+    global _spare, _most_in_use
+    cdef uint32_t keep = max(_most_in_use - _in_use, <uint32_t> 1)
+    cdef Chunk **link = &_spare
+    cdef Chunk *idle
+    _most_in_use = _in_use
+    while link[0] != NULL and keep:
+        link = &link[0].next
+        keep -= 1
+    idle = link[0]
+    link[0] = NULL
+    return idle
+
+
+cdef void sequencer_trim() noexcept nogil:
+    global _trimmed_us
+    cdef uint64_t now = zl_monotonic_us()
+    cdef Chunk *idle
+    cdef Chunk *c
+    cdef Chunk **link = &_spare
+    cdef uint32_t waiters
+    if now - _trimmed_us < TRIM_US:
+        return
+    _trimmed_us = now
+    zl_lock(&_lock)
+    idle = _take_idle()
+    zl_unlock(&_lock)
+    if idle == NULL:
+        return
+    c = idle
+    while c != NULL:
+        if not c.cold:
+            _give_pages(c)
+            c.cold = True
+        c = c.next
+    zl_lock(&_lock)
+    while link[0] != NULL:                           # at the end: those used meanwhile are warm
+        link = &link[0].next
+    link[0] = idle
+    waiters = _room_waiters
+    if waiters:
+        zl_add32(&_room_word, 1)
+    zl_unlock(&_lock)
+    _wake_appenders(waiters)
+
+
 cdef void sequencer_release(uint64_t seq) noexcept nogil:
-    global _head, _buffered
+    global _head, _buffered, _spare, _in_use
     cdef Chunk *c
     cdef uint64_t freed = 0, upto
     cdef uint32_t waiters
@@ -262,7 +311,9 @@ cdef void sequencer_release(uint64_t seq) noexcept nogil:
             c.first_seq = _next_seq
             break
         _head = c.next
-        _set_aside(c)
+        c.next = _spare
+        _spare = c
+        _in_use -= 1
         c = _head
     zl_store64(&_buffered, _buffered - freed)
     waiters = _room_waiters
@@ -360,11 +411,11 @@ cdef void _free_list(Chunk *c) noexcept nogil:
 
 
 cdef void sequencer_free() noexcept nogil:
-    global _head, _tail, _spare, _chunks
+    global _head, _tail, _spare, _chunks, _in_use, _most_in_use
     _free_list(_head)
     _free_list(_spare)
     _head = _tail = _spare = NULL
-    _chunks = 0
+    _chunks = _in_use = _most_in_use = 0
 
 
 cdef uint64_t sequencer_buffered() noexcept nogil:

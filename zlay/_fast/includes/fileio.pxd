@@ -25,10 +25,12 @@ cdef extern from "<fcntl.h>" nogil:
     const int O_EXCL
     const int O_CLOEXEC
     const int O_NONBLOCK
+    const unsigned int SYNC_FILE_RANGE_WRITE
     const int F_GETFL
     const int F_SETFL
     int openat(int dirfd, const char *path, int flags, ...)
     int fcntl(int fd, int cmd, ...)
+    int sync_file_range(int fd, int64_t offset, int64_t n, unsigned int flags)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -69,13 +71,16 @@ cdef extern from "<sys/eventfd.h>" nogil:
 cdef extern from "<sys/epoll.h>" nogil:
     const int EPOLL_CLOEXEC
     const int EPOLL_CTL_ADD
+    const int EPOLL_CTL_DEL
     const uint32_t EPOLLIN
+    const uint32_t EPOLLOUT
     const uint32_t EPOLLRDHUP
     const uint32_t EPOLLHUP
     const uint32_t EPOLLERR
     const uint32_t EPOLLET
     ctypedef union epoll_data_t:
         int fd
+        uint32_t u32
     cdef struct epoll_event:
         uint32_t events
         epoll_data_t data
@@ -97,6 +102,7 @@ cdef extern from "<poll.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     const int MSG_DONTWAIT
     const int MSG_NOSIGNAL
+    const int MSG_TRUNC
     const int SOL_SOCKET
     const int SHUT_WR
     ssize_t send(int fd, const void *buf, size_t n, int flags)
