@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from tests.reference.car_ref import read_car
 from tests.reference.drisl_ref import Cid, encode
 from tests.reference.ecdsa_ref import verify
 from zlay.sim.ledger import Event, Ledger, message_of
+from zlay.sim.pace import read_notes
 from zlay.sim.process import SimProcess, SimStartError
 
 if TYPE_CHECKING:
@@ -353,6 +355,27 @@ def test_recordings_are_served_whole(tmp_path: Path) -> None:
             document = get(f"{process.plc}/{said[0].did}")
             assert document["service"][0]["serviceEndpoint"] == f"http://{process.hosts[index]}"
         assert process.stop() == 0
+
+
+def test_a_recording_goes_at_a_pace(tmp_path: Path) -> None:
+    """With --pace frames go out one by one, hosts in turn, at the rate, and the note says when each did."""
+    path, note = tmp_path / "r.rec", tmp_path / "sent"
+    flags = ["--record", str(path), "--events", "200", "--hosts", "2", "--accounts", "6", "--skew", "0"]
+    subprocess.run([sys.executable, "-m", "zlay.sim", *flags], capture_output=True, timeout=TIMEOUT_S, check=True)
+    with SimProcess("--serve", str(path), "--pace", "400", "--sent", str(note)) as process, ExitStack() as stack:
+        began = time.monotonic_ns()
+        wires = [stack.enter_context(Wire(host)) for host in process.hosts]
+        said = [events_of(process, index) for index in range(2)]
+        for wire, events in zip(wires, said, strict=True):
+            assert wire.frames(len(events)) == [event.frame for event in events]
+        ended = time.monotonic_ns()
+        assert process.stop() == 0
+    sent = read_notes(note)
+    assert sent.keys() == {(host, event.seq) for host, events in enumerate(said) for event in events}
+    assert began < min(sent.values()) < max(sent.values()) < ended
+    assert list(sent.values()) == sorted(sent.values())
+    assert list(sent)[:4] == [(host, said[host][n].seq) for n in (0, 1) for host in (0, 1)]
+    assert (max(sent.values()) - min(sent.values())) / 1e9 > 0.8 * len(sent) / 400
 
 
 def test_the_dump_holds_frames_keys_and_repositories() -> None:

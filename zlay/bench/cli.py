@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from zlay.bench import decode, ingest, mst, p256, verify
+from zlay.bench import append, decode, fanout, ingest, latency, mst, p256, replay, verify
 from zlay.bench.report import MIN_RUNS
 from zlay.errors import ZlayError
 
@@ -36,7 +36,17 @@ class Benchmark(Protocol):
         ...
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {"decode": decode, "verify": verify, "mst": mst, "p256": p256, "ingest": ingest}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "decode": decode,
+    "verify": verify,
+    "mst": mst,
+    "p256": p256,
+    "ingest": ingest,
+    "append": append,
+    "fanout": fanout,
+    "replay": replay,
+    "latency": latency,
+}
 
 
 def _runs(text: str) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zlay._fast.streams import Stream
 from zlay.bench.inputs import add_corpus_arguments, read_corpus, recording
+from zlay.bench.processes import cpu_s, wait_subscribed
 from zlay.bench.report import Report, cost, excess, in_turn
 from zlay.demo.relay import RelayChild
 from zlay.errors import LocalFault
@@ -35,9 +36,7 @@ TARGET_BOUND = 1 / 2.0  # at most twice its bound
 COLD_SHARE = 0.4  # of the bytes, sent before the network stops: the small hosts' all, which come as fast as others'
 POLL_S = 0.05  # of the network
 RELAY_POLL_S = 0.25  # each time some 1 ms of what is measured
-CONNECT_S = 60.0
 SERVE_S = 180.0
-_CPUCLOCK_SCHED = 2  # of a process: what clock_getcpuclockid(3) makes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,21 +116,19 @@ def _relay(path: Path) -> Iterator[tuple[SimProcess, RelayChild]]:
 
 def _serve(sim: SimProcess, relay: RelayChild, *, hosts: int, events: int) -> _Cost:
     """Lets the network go and follows the relay until it is done. LocalFault when it is not in time."""
-    deadline = time.monotonic() + CONNECT_S
-    while sim.stats()["subscribed_hosts"] < hosts:
-        _pause(deadline, f"the relay did not connect to {hosts} hosts")
-    begun_s = _cpu_s(relay.process.pid)
+    wait_subscribed(sim, hosts)
+    begun_s = cpu_s(relay.process.pid)
     deadline = time.monotonic() + SERVE_S
     sim.resume()
     _wait_sent(sim, COLD_SHARE, deadline)
     sim.pause()
     known = _wait_applied(relay, deadline)
-    warm_s = _cpu_s(relay.process.pid)
+    warm_s = cpu_s(relay.process.pid)
     sim.resume()
     _wait_sent(sim, 1.0, deadline)
     while _wait_applied(relay, deadline) < events:
         _pause(deadline, f"fewer than {events} events are published", RELAY_POLL_S)
-    ended_s = _cpu_s(relay.process.pid)
+    ended_s = cpu_s(relay.process.pid)
     cold = (ended_s - begun_s) / events
     # So few events that all were sent before the network could stop: nothing tells warm from cold.
     return _Cost((ended_s - warm_s) / (events - known) if known < events else cold, cold)
@@ -157,8 +154,3 @@ def _pause(deadline: float, problem: str, pause_s: float = POLL_S) -> None:
     if time.monotonic() > deadline:
         raise LocalFault(f"{problem}, and there is no more time")
     time.sleep(pause_s)
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process, its threads included; to the nanosecond, where /proc has hundredths."""
-    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)

@@ -47,11 +47,20 @@ def add_corpus_arguments(parser: argparse.ArgumentParser, events: int, accounts:
 
 
 def recording(
-    path: Path, *, events: int, hosts: int, accounts: int, p256_share: float, only_commits: bool, seed: int = 1
+    path: Path,
+    *,
+    events: int,
+    hosts: int,
+    accounts: int,
+    p256_share: float,
+    only_commits: bool,
+    skew: float = 1.0,
+    seed: int = 1,
 ) -> None:
     """Records a simulation. LocalFault with its words when it fails."""
     command = [sys.executable, "-m", "zlay.sim", "--record", str(path), "--events", str(events), "--seed", str(seed)]
     command += ["--hosts", str(hosts), "--accounts", str(max(accounts, hosts)), "--p256-share", str(p256_share)]
+    command += ["--skew", str(skew)]
     for kind in DEFAULT_MIX if only_commits else ():
         if kind not in COMMITS:
             command += ["--mix", f"{kind}=0"]

@@ -86,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the ledger's file; default: a new one in the temporary directory; /dev/null: none",
     )
     add("--record", type=Path, default=None, metavar="FILE", help="write --events events to a recording and exit")
-    add("--serve", type=Path, default=None, metavar="FILE", help="serve a recording as fast as sockets take it")
+    add("--serve", type=Path, default=None, metavar="FILE", help="serve a recording")
+    add("--pace", type=float, default=0.0, help="events per second of --serve in all; 0 = as fast as sockets take them")
+    add("--sent", type=Path, default=None, metavar="FILE", help="with --pace, note there when each event was sent")
     add("--dump-json", type=int, default=None, metavar="N", help="print N events and all repositories as JSON and exit")
     add("--tick-ms", type=float, default=_DEFAULTS.tick_ms, help="events are generated this often")
 

@@ -198,6 +198,7 @@ class RecordedSource:
         self._starts = [segment.start for segment in self._segments]
         self._open_gate = open_gate
         self.end = self._segments[-1].start + self._segments[-1].size if self._segments else 0
+        self._released = self.end  # what stands above it is kept back
         self.last_seq = self._segments[-1].seqs[-1] if self._segments else 0
         self.subscribed = False
         self.sent = 0  # bytes handed to sockets or to be so at once
@@ -214,8 +215,21 @@ class RecordedSource:
         return self.end, b"", False
 
     def pending(self, position: int) -> bool:
-        """Whether frames are left, once the gate is open."""
-        return position < self.end and self._open_gate()
+        """Whether frames are left that may go, once the gate is open."""
+        return position < self._released and self._open_gate()
+
+    def keep_back(self) -> None:
+        """Nothing goes but what `release` lets go; before anybody subscribes."""
+        self._released = 0
+
+    def release(self) -> int | None:
+        """Lets the next frame go; its seq, None = there is none."""
+        if self._released == self.end:
+            return None
+        segment = self._segments[bisect_right(self._starts, self._released) - 1]
+        index = bisect_right(segment.ends, self._released - segment.start)
+        self._released = segment.start + segment.ends[index]
+        return segment.seqs[index]
 
     def peek(self, position: int) -> bytes:
         """Recordings are not cut inside a frame on order. Raises NotImplementedError."""
@@ -226,7 +240,8 @@ class RecordedSource:
         segment = self._segments[bisect_right(self._starts, position) - 1]
         inside = position - segment.start
         try:
-            offset, most = segment.offset + inside, min(SENDFILE_BYTES, segment.size - inside)
+            offset = segment.offset + inside
+            most = min(SENDFILE_BYTES, segment.size - inside, self._released - position)
             if isinstance(sock, TlsSocket):
                 sent = sock.send(os.pread(self._fd, min(most, SEND_BYTES), offset))
             else:

@@ -1,12 +1,17 @@
-"""A recording served as a network: the same ports and URLs as the live simulation, frames by sendfile."""
+"""A recording served as a network: the same ports and URLs as the live simulation, frames by sendfile.
+
+As fast as sockets take them, or at a pace.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from zlay.sim.addresses import Addresses
 from zlay.sim.endpoints import ControlSite, DirectorySite, UpstreamSite
 from zlay.sim.http import Request, Response, error_response, json_response
+from zlay.sim.pace import Pace
 from zlay.sim.recording import RecordedSource, Recording
 from zlay.sim.server import IDLE_POLL_S, Server
 
@@ -52,6 +57,7 @@ class Replay:
         self._state = "paused" if settings.start == "paused" else "waiting"
         self._subscribers: list[Subscriber] = []
         self.sources = [RecordedSource(self._recording, index, self._running) for index in range(settings.hosts)]
+        self._pace = Pace(self.sources, settings.pace, settings.sent) if settings.pace else None
         self._directory = DirectorySite(self._recording.directory([url for _, url in self.addresses.hosts]))
         addresses = self.addresses
         places = zip(self.sources, addresses.host_sockets, addresses.hosts, addresses.tls, strict=True)
@@ -68,9 +74,11 @@ class Replay:
         return {**self.addresses.describe(), "ledger": self._recording.ledger, "events": self._recording.events}
 
     def close(self) -> None:
-        """Closes the recording. After `server.run` has returned."""
+        """Closes the recording, and the note of what was sent. After `server.run` has returned."""
         self.addresses.close()
         self._recording.close()
+        if self._pace is not None:
+            self._pace.close()
 
     def _running(self) -> bool:
         return self._state == "running"
@@ -80,7 +88,13 @@ class Replay:
             wanted = self._settings.start_hosts or len(self.sources)
             if self._settings.start == "now" or sum(source.subscribed for source in self.sources) >= wanted:
                 self.resume()
-        return IDLE_POLL_S
+        if self._pace is None or self._state != "running":
+            return IDLE_POLL_S
+        for source in self._pace.release(now):
+            for subscriber in self._subscribers:
+                if subscriber.source is source and not subscriber.blocked:
+                    self.server.flush(subscriber)
+        return self._pace.wait_s(time.monotonic(), IDLE_POLL_S)
 
     def _subscriber_changed(self, site: Site, subscriber: Subscriber, came: bool) -> None:
         if came:
@@ -124,7 +138,7 @@ class Replay:
         """A recording is complete from the start: nothing to do."""
 
     def set_rate(self, rate: float) -> None:
-        """Recordings go as fast as sockets take them. Raises ValueError."""
+        """A recording's pace is set at the start. Raises ValueError."""
         raise ValueError("a recording has no rate")
 
     def misbehave(self, host: object, kind: str, count: int, seconds: float) -> int:

@@ -51,7 +51,8 @@ class Settings:
     once ("now"), or when told ("paused"). events: stop after so many, None = never. settle_s: how long an account
     rests before its key or host changes, and how far apart deactivation and reactivation are at least. What a relay
     judges later than that after it was said (it was killed, or paused) meets a newer document or status: tests that do
-    so set rotate and migrate to 0 and leave inactive_commit out.
+    so set rotate and migrate to 0 and leave inactive_commit out. pace, sent: of a recording that is served, events per
+    second (0 = as fast as sockets take them) and where to note when each was sent (zlay.sim.pace).
     """
 
     seed: int = 1
@@ -79,6 +80,8 @@ class Settings:
     spread: bool = False
     tls: bool = False
     ledger: Path | None = None
+    pace: float = 0.0
+    sent: Path | None = None
     tick_ms: float = 5.0
 
     def __post_init__(self) -> None:
@@ -87,8 +90,8 @@ class Settings:
             raise SettingError("at least one host, and at least one account for each host")
         if self.start not in START_MODES:
             raise SettingError(f"start: one of {', '.join(START_MODES)}")
-        if self.rate < 0 or self.skew < 0 or self.window < 1:
-            raise SettingError("rate and skew are not negative, window is at least 1")
+        if self.rate < 0 or self.pace < 0 or self.skew < 0 or self.window < 1:
+            raise SettingError("rate, pace and skew are not negative, window is at least 1")
         for name in self.mix:
             if name not in DEFAULT_MIX:
                 raise SettingError(f"mix: {name} is not one of {', '.join(DEFAULT_MIX)}")
