@@ -15,6 +15,7 @@ from tests.fixtures import ROOT
 from zlay._fast import streams
 from zlay.bench import inputs
 from zlay.bench.cli import BENCHMARKS, main
+from zlay.bench.cluster import binaries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,3 +183,13 @@ def test_a_stream_passes_only_what_is_good(tmp_path: Path) -> None:
         streams.Stream([], found.keys)
     with pytest.raises(ValueError, match="no key of did:plc:"):
         streams.Stream(found.frames, {})
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_state_is_measured_on_both_databases(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accounts that are stored and new ones, each beside the same rows written barely."""
+    if database == "postgresql" and binaries() is None:
+        pytest.skip("PostgreSQL is not installed: run scripts/test-deps")
+    few = ("--runs", "5", "--accounts", "40", "--group", "20", "--database", database)
+    names = [figure["name"] for figure in run(capsys, "state", *few)["figures"]]
+    assert names == (["state", "state.new"] if database == "sqlite" else ["state.postgresql", "state.postgresql.new"])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from zlay.bench import append, decode, fanout, ingest, latency, mst, p256, replay, verify
+from zlay.bench import append, decode, fanout, ingest, latency, mst, p256, replay, state, verify
 from zlay.bench.report import MIN_RUNS
 from zlay.errors import ZlayError
 
@@ -46,6 +46,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fanout": fanout,
     "replay": replay,
     "latency": latency,
+    "state": state,
 }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loader"]
 
-LOADS_PER_QUERY = 500  # as many as one SELECT takes (zlay.state.sqlite.KEYS_PER_SELECT)
+LOADS_PER_QUERY = 500  # a few milliseconds of either database: those who ask next do not wait long
 REQUEST_WAIT_S = 0.5  # how soon `stop` is seen
 
 log = logs.get("state")

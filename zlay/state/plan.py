@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zlay.pipeline.types import AccountDelta
 
@@ -19,7 +19,7 @@ __all__ = ["S_DELETED", "Plan", "StoredAccount", "make_plan", "newest"]
 
 S_DELETED = 4  # zlay._fast.verdicts.Status; stored, hence frozen. Checked against the table in tests/state.
 
-AccountParams = tuple[int, str, int, int, int, int, int]
+AccountParams = tuple[int, str, int, int, int, bool, int]
 RepoParams = tuple[int, str, bytes, bytes, int]
 StoredAccount = tuple[str, int, int, int, int, int, int]
 """(did, uid, host_id, upstream_status, local_status, desynchronized, last_seq), as stored."""
@@ -40,13 +40,13 @@ class Plan:
     stale_identities: list[tuple[str]] = field(default_factory=list)
 
 
-def newest(deltas: Iterable[AccountDelta]) -> dict[str, AccountDelta]:
-    """One change per DID: the one with the highest seq."""
-    by_did: dict[str, AccountDelta] = {}
-    for delta in deltas:
-        known = by_did.get(delta.did)
-        if known is None or known.last_seq <= delta.last_seq:
-            by_did[delta.did] = delta
+def newest(deltas: Sequence[AccountDelta]) -> dict[str, AccountDelta]:
+    """One change per DID: the one with the highest seq, of equals the last."""
+    by_did = {delta.did: delta for delta in deltas}
+    if len(by_did) < len(deltas):
+        for delta in deltas:
+            if delta.last_seq >= by_did[delta.did].last_seq:
+                by_did[delta.did] = delta
     return by_did
 
 
@@ -59,46 +59,31 @@ def make_plan(deltas: Mapping[str, AccountDelta], stored: Iterable[StoredAccount
     """
     plan = Plan()
     fresh = dict(deltas)
+    known: list[tuple[int, AccountDelta]] = []
     for did, uid, host_id, upstream, local, desynchronized, last_seq in stored:
         delta = fresh.pop(did)
-        if delta.last_seq >= last_seq and (
-            delta.host_id != host_id
-            or delta.upstream_status != upstream
-            or delta.local_status != local
-            or delta.desynchronized != desynchronized
-        ):
-            plan.accounts.append(_account(uid, delta))
+        known.append((uid, delta))
+        if delta.last_seq >= last_seq and _STATUS_OF(delta) != (host_id, upstream, local, desynchronized):
+            plan.accounts.append((uid, *_ACCOUNT_OF(delta)))
             plan.counts[host_id] -= _counted(upstream)
             plan.counts[delta.host_id] += _counted(delta.upstream_status)
-        _repo(plan.repos, uid, delta)
-    for uid, delta in enumerate(sorted(fresh.values(), key=_last_seq), next_uid):
-        plan.new_accounts.append(_account(uid, delta))
-        plan.counts[delta.host_id] += _counted(delta.upstream_status)
-        _repo(plan.new_repos, uid, delta)
+    plan.repos = [(uid, *_REPO_OF(delta)) for uid, delta in known if delta.rev is not None]
+    if fresh:
+        added = list(enumerate(sorted(fresh.values(), key=_LAST_SEQ), next_uid))
+        plan.new_accounts = [(uid, *_ACCOUNT_OF(delta)) for uid, delta in added]
+        plan.new_repos = [(uid, *_REPO_OF(delta)) for uid, delta in added if delta.rev is not None]
+        plan.counts.update(delta.host_id for _, delta in added if delta.upstream_status != S_DELETED)
     plan.counts = Counter({host_id: n for host_id, n in plan.counts.items() if n and host_id})
-    plan.stale_identities.extend((delta.did,) for delta in deltas.values() if delta.identity_stale)
+    plan.stale_identities = [(delta.did,) for delta in deltas.values() if delta.identity_stale]
     return plan
 
 
-_last_seq = attrgetter("last_seq")
+# Many attributes by one call of C's: a group may have half a million accounts.
+_STATUS_OF = attrgetter("host_id", "upstream_status", "local_status", "desynchronized")
+_ACCOUNT_OF = attrgetter("did", "host_id", "upstream_status", "local_status", "desynchronized", "last_seq")
+_REPO_OF = attrgetter("rev", "data", "head", "last_seq")
+_LAST_SEQ = attrgetter("last_seq")
 
 
 def _counted(upstream_status: int) -> int:
     return 0 if upstream_status == S_DELETED else 1
-
-
-def _account(uid: int, delta: AccountDelta) -> AccountParams:
-    return (
-        uid,
-        delta.did,
-        delta.host_id,
-        delta.upstream_status,
-        delta.local_status,
-        int(delta.desynchronized),
-        delta.last_seq,
-    )
-
-
-def _repo(rows: list[RepoParams], uid: int, delta: AccountDelta) -> None:
-    if delta.rev is not None and delta.data is not None and delta.head is not None:
-        rows.append((uid, delta.rev, delta.data, delta.head, delta.last_seq))

@@ -13,9 +13,11 @@ transaction before it durable.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from zlay.errors import StartError, StateError, StateUnavailable
@@ -35,7 +37,6 @@ WRITER_CACHE_KIB = 32 * 1024  # the upper levels of the indexes of some million 
 READER_CACHE_KIB = 4 * 1024
 CHECKPOINT_PAGES = 4000  # 16 MiB of WAL before its pages go back into the file: fewer rewrites of the same page
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # the WAL file is cut back to this after a burst
-KEYS_PER_SELECT = 500  # below SQLite's oldest limit of 999 variables
 
 
 class SqliteStore(SqlStore[sqlite3.Connection]):
@@ -123,12 +124,14 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     # --- many rows ---
 
     def _by_did(self, session: Session, sql: str, dids: Collection[str]) -> Iterable[tuple[Any, ...]]:
-        every = list(dids)
-        for start in range(0, len(every), KEYS_PER_SELECT):
-            keys = every[start : start + KEYS_PER_SELECT]
-            yield from session.execute(f"{sql} IN ({','.join('?' * len(keys))})", keys).fetchall()
+        """In order, neighbours in the index are looked up one after the other: a third less work than at random."""
+        keys = json.dumps(sorted(dids))
+        rows: list[tuple[Any, ...]] = session.execute(f"{sql} IN (SELECT value FROM json_each(?))", (keys,)).fetchall()
+        return rows
 
     def _insert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        if table.second_key is not None:  # neighbours in that index, as in `_by_did`; row numbers are near each other
+            rows = sorted(rows, key=itemgetter(table.second_key))
         session.executemany(_insert_into(table), rows)
 
     def _upsert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:

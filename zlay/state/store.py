@@ -85,6 +85,7 @@ class Table:
     columns: tuple[str, ...]
     types: tuple[str, ...]  # PostgreSQL's names
     on_conflict: str
+    second_key: int | None = None  # the place of a column that has a unique index beside the first one's
 
 
 ACCOUNT = Table(
@@ -94,6 +95,7 @@ ACCOUNT = Table(
     "ON CONFLICT (uid) DO UPDATE SET host_id = excluded.host_id, upstream_status = excluded.upstream_status,"
     " local_status = excluded.local_status, desynchronized = excluded.desynchronized, last_seq = excluded.last_seq"
     " WHERE account.last_seq <= excluded.last_seq",
+    second_key=1,
 )
 REPO = Table(
     "account_repo",
