@@ -18,14 +18,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zlay import __version__, gil, logs
-from zlay._fast import crash, hidden, pipeline, pool, reader, tls, verdicts
+from zlay._fast import crash, hidden, pipeline, pool, reader, verdicts
 from zlay._fast import host as chost
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
-from zlay.errors import ConfigError, HostRefused, StartError, StateError
+from zlay.errors import HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.firehose.consumers import Consumers
+from zlay.hosts.authorities import read_authorities
 from zlay.hosts.connection import starter
 from zlay.hosts.cursors import CursorCollector
 from zlay.hosts.dial import DialRules
@@ -188,7 +189,7 @@ class Relay:
         self.dialer = Dialer(
             self.registry,
             starter(config.host_reader),
-            DialRules(f"zlay/{__version__} (atproto-relay)", allow_private=private, tls=_authorities()),
+            DialRules(f"zlay/{__version__} (atproto-relay)", allow_private=private, tls=read_authorities()),
             max_hosts=config.relay_max_hosts,
         )
         self.registry.on_added = self.dialer.add
@@ -429,14 +430,6 @@ class Relay:
     def metrics(self) -> bytes:
         """Figures for Prometheus."""
         return self.metrics_source.render()
-
-
-def _authorities() -> tls.Context:
-    """Whom hosts' certificates must be signed by: read once."""
-    try:
-        return tls.Context()
-    except tls.TlsError as exc:
-        raise ConfigError(str(exc)) from exc
 
 
 def _open_log(config: Config) -> EventLog:

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.deps import oracle_python
 from tests.fixtures import ROOT
 from zlay._fast import streams
-from zlay.bench import inputs
+from zlay.bench import hosts, inputs
 from zlay.bench.cli import BENCHMARKS, main
 from zlay.bench.cluster import binaries
 
@@ -143,9 +143,21 @@ def test_latency_measures_both_ways_of_keeping_the_log() -> None:
 
 @pytest.mark.e2e
 def test_ingest_measures_a_relay(capsys: pytest.CaptureFixture[str]) -> None:
-    """The cost of a real relay's event, sockets to durable log, is measured beside verify."""
-    result = run(capsys, "ingest", "--hosts", "2", *FEW)
+    """The cost of a real relay's event, sockets (here by TLS) to durable log, is measured beside verify."""
+    result = run(capsys, "ingest", "--hosts", "2", "--tls", *FEW)
     check(result, "ingest")
+
+
+@pytest.mark.e2e
+def test_hosts_measures_a_relay_that_is_connected_to_all() -> None:
+    """The memory of a relay that reads hosts by TLS is taken when all of them are connected and have spoken."""
+    assert hosts.resident_kib(5, 6, tls=True) > 10_000  # no interpreter with all this loaded takes less
+
+
+def test_hosts_need_something_to_compare_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """Too few hosts are refused in words, before anything is started."""
+    assert main(["hosts", "--hosts", str(hosts.FEW)]) == 1
+    assert "--hosts must be more" in capsys.readouterr().err
 
 
 def test_a_benchmark_that_cannot_measure_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import resource
@@ -23,6 +24,8 @@ from zlay.hosts.interface import DialTarget, Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from zlay.hosts.connection import StartReader
+    from zlay.hosts.dial import OpenStream
     from zlay.hosts.interface import HostStatus
 
 DEADLINE_S = 20.0
@@ -87,9 +90,16 @@ class Rig:
         self.dialer: Dialer | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, *, host_reader: str = "native", rules: DialRules = RULES, policy: BackoffPolicy = QUICK) -> Dialer:
-        """Starts the dialer."""
-        self.dialer = Dialer(self.registry, starter(host_reader), rules, policy, seed=1)
+    def start(
+        self,
+        *,
+        host_reader: str = "native",
+        rules: DialRules = RULES,
+        policy: BackoffPolicy = QUICK,
+        start_reader: StartReader | None = None,
+    ) -> Dialer:
+        """Starts the dialer; `start_reader` takes its streams in place of a reader."""
+        self.dialer = Dialer(self.registry, start_reader or starter(host_reader), rules, policy, seed=1)
         self._thread = threading.Thread(target=self.dialer.run, name="dialer")
         self._thread.start()
         return self.dialer
@@ -162,6 +172,22 @@ def test_streams_and_goes_on_after_the_last_frame(rig: Rig, host_reader: str) ->
     rig.start(host_reader=host_reader).add(host_id)
     assert seqs(index, 9) == list(range(7, 16))
     assert [cursors.get(timeout=DEADLINE_S) for _ in range(3)] == ["", "9", "12"]
+
+
+def test_the_kernel_watches_the_connection_too(rig: Rig) -> None:
+    """A reader gets a socket whose silent death the kernel notices within two minutes, and that sends at once."""
+    taken: queue.SimpleQueue[OpenStream] = queue.SimpleQueue()
+    host_id = rig.registry.add(rig.pds(script_hold).hostname)
+    rig.start(start_reader=lambda _, stream: taken.put(stream)).add(host_id)
+    with contextlib.closing(taken.get(timeout=DEADLINE_S)) as stream:
+        tcp = {
+            name: stream.sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+            for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT", "NODELAY")
+        }
+        assert stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert tcp["KEEPIDLE"] + tcp["KEEPINTVL"] * tcp["KEEPCNT"] == 120
+        assert tcp["USER_TIMEOUT"] == 120_000
+        assert tcp["NODELAY"] == 1
 
 
 def test_quiet_host_is_not_dialled_live_twice(rig: Rig) -> None:

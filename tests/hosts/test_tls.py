@@ -17,7 +17,8 @@ from tests.hosts.fake_pds import DID, accept, event, upgrade
 from tests.hosts.test_dialer import DEADLINE_S, QUICK, Rig, hold, seqs
 from tests.hosts.tls_pds import TLS1_0, TLS1_2, TLS1_3, TlsEnd, make_certificates, over_tls
 from zlay._fast import host, pool, reader, tls
-from zlay.errors import HttpFault
+from zlay.errors import ConfigError, HttpFault
+from zlay.hosts import authorities
 from zlay.hosts.addresses import is_public
 from zlay.hosts.dial import DialRules
 from zlay.net import http_client
@@ -461,11 +462,11 @@ def test_an_upgrade_that_is_refused_over_tls(rig: TlsRig) -> None:
 def test_the_systems_authorities_count(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams and questions trust whom SSL_CERT_FILE names, and without it not a throw-away authority."""
     outcomes = []
-    for authorities in (certificates / "authority.pem", None):
-        if authorities is None:
+    for trusted in (certificates / "authority.pem", None):
+        if trusted is None:
             monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         else:
-            monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours, theirs:
@@ -544,6 +545,24 @@ def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv("SSL_CERT_FILE", str(path))
         with pytest.raises(tls.TlsError, match=r"SSL_CERT_FILE=.*no certificate authorities"):
             tls.Context()
+
+
+def test_a_relay_that_can_trust_nobody_says_so(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without any authority there is a warning at the start, with a bad file a refusal, with a good one neither."""
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    said = []
+    for path in (certificates / "authority.pem", ""):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        http_client.tls_context.cache_clear()
+        authorities.read_authorities()
+        said.append("no certificate authorities" in capfd.readouterr().err)
+    http_client.tls_context.cache_clear()
+    assert said == [False, True]
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        authorities.read_authorities()
 
 
 def test_a_session_that_was_closed_says_so(certificates: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from zlay.bench import append, decode, fanout, ingest, latency, mst, p256, replay, state, verify
+from zlay.bench import append, decode, fanout, hosts, ingest, latency, mst, p256, replay, state, verify
 from zlay.bench.report import MIN_RUNS
 from zlay.errors import ZlayError
 
@@ -47,6 +47,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "replay": replay,
     "latency": latency,
     "state": state,
+    "hosts": hosts,
 }
 
 

@@ -42,6 +42,7 @@ SERVE_S = 180.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--hosts, --events, --accounts."""
     parser.add_argument("--hosts", type=int, default=64, help="hosts, each a socket (default: 64)")
+    parser.add_argument("--tls", action="store_true", help="hosts speak wss://")
     add_corpus_arguments(parser, 60_000, 3000)
 
 
@@ -70,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> Report:
         cold: list[float] = []
 
         def serve() -> float:
-            with _relay(path) as (sim, relay):
+            with _relay(path, tls=arguments.tls) as (sim, relay):
                 spent = _serve(sim, relay, hosts=arguments.hosts, events=stream.events)
             cold.append(spent.cold)
             return spent.warm
@@ -92,23 +93,24 @@ def measure(arguments: argparse.Namespace) -> Report:
         cost("ingest.of_bound", own, "us/event", bound, TARGET_BOUND),
         cost("ingest.cold", cold_us, "us/event", bound, TARGET_BOUND),
     ]
-    params = {"hosts": arguments.hosts, "events": stream.events, "accounts": arguments.accounts}
+    params = {"hosts": arguments.hosts, "tls": arguments.tls, "events": stream.events, "accounts": arguments.accounts}
     params["frame_bytes"] = round(stream.bytes / stream.events)
     return Report("ingest", params, figures, arguments.runs)
 
 
 @contextmanager
-def _relay(path: Path) -> Iterator[tuple[SimProcess, RelayChild]]:
+def _relay(path: Path, *, tls: bool) -> Iterator[tuple[SimProcess, RelayChild]]:
     """A network that holds its frames back until it is told, and a new relay."""
     with (
         tempfile.TemporaryDirectory(prefix="zlay-bench-") as folder,
-        SimProcess("--serve", str(path), "--start", "paused") as sim,
+        SimProcess("--serve", str(path), "--start", "paused", *(["--tls"] if tls else [])) as sim,
     ):
         settings = {
             "RELAY_UPSTREAM": "none",
             "RELAY_HOSTS": ",".join(sim.hosts),
             "RELAY_ALLOW_PRIVATE_HOSTS": "1",
             "RELAY_PLC_URL": sim.plc,
+            **({} if sim.ca is None else {"SSL_CERT_FILE": sim.ca}),
         }
         with RelayChild(Path(folder), settings) as relay:
             yield sim, relay

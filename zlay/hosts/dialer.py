@@ -429,13 +429,14 @@ class Dialer:
             stream.close()
             self._forget(host)
             return
+        protocol = None if stream.session is None else stream.session.describe()[0]
         if not self._hand_over(host, stream):
             return
         host.stage = "streaming"
         host.connects += 1
         self._counts.connects += 1
         self._tell(host, "active", None)
-        log.info("host connected", host=host.name, cursor=dial.cursor)
+        log.info("host connected", host=host.name, cursor=dial.cursor, tls=protocol)
 
     def _hand_over(self, host: _Host, stream: OpenStream) -> bool:
         try:

@@ -1,0 +1,93 @@
+"""`hosts`: how much memory a connection to a host takes, its thread and all that the relay keeps for the host included.
+
+Two networks of as many accounts and events, one of FEW hosts and one of --hosts, are each read by a relay of their own.
+What the second relay's resident memory is above the first one's, when everything has come and is applied, is divided by
+the connections that it has more. Bound: what the plan allows, 64 KiB, or 128 with --tls.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zlay.bench.report import Report, cost, in_turn
+from zlay.demo.relay import RelayChild
+from zlay.errors import LocalFault
+from zlay.sim.process import SimProcess
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["DESCRIPTION", "add_arguments", "measure", "resident_kib"]
+
+DESCRIPTION = "resident memory for a connected host, plain or by TLS"
+
+FEW = 4  # hosts of the network that is compared with
+EVENTS_PER_HOST = 2  # so that every reader has handed on what it read
+RATE = 1000  # events a second
+MOST_KIB = 64  # for a connection
+MOST_KIB_TLS = 128
+WAIT_S = 300.0
+POLL_S = 0.25
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--hosts, --tls."""
+    parser.add_argument("--hosts", type=int, default=3000, help="connections (default: 3000)")
+    parser.add_argument("--tls", action="store_true", help="hosts speak wss://")
+
+
+def measure(arguments: argparse.Namespace) -> Report:
+    """KiB of resident memory for each connection. LocalFault when the hosts are too few or do not come."""
+    if arguments.hosts <= FEW:
+        raise LocalFault(f"--hosts must be more than {FEW}")
+    whole: list[float] = []
+
+    def many() -> float:
+        whole.append(resident_kib(arguments.hosts, arguments.hosts, tls=arguments.tls))
+        return whole[-1]
+
+    taken = in_turn(
+        arguments.runs,
+        {"many": many, "few": lambda: resident_kib(FEW, arguments.hosts, tls=arguments.tls)},
+    )
+    kib = (taken["many"] - taken["few"]) / (arguments.hosts - FEW)
+    figure = cost("hosts", kib, "KiB/host", MOST_KIB_TLS if arguments.tls else MOST_KIB, 1.0)
+    params = {"hosts": arguments.hosts, "tls": arguments.tls, "relay_mib": round(taken["many"] / 1024)}
+    return Report("hosts", params, [figure], arguments.runs)
+
+
+def resident_kib(hosts: int, accounts: int, *, tls: bool) -> float:
+    """Of a relay that has read what the accounts on so many hosts had to say, and is connected to all of them."""
+    events = EVENTS_PER_HOST * accounts
+    flags = ["--hosts", hosts, "--accounts", accounts, "--events", events, "--rate", RATE, "--skew", 0]
+    flags += ["--repo-size", 1, "--tls"] if tls else ["--repo-size", 1]
+    with tempfile.TemporaryDirectory(prefix="zlay-bench-") as folder, SimProcess(*map(str, flags)) as sim:
+        settings = {
+            "RELAY_UPSTREAM": sim.upstream,
+            "RELAY_ALLOW_PRIVATE_HOSTS": "1",
+            "RELAY_PLC_URL": sim.plc,
+            **({} if sim.ca is None else {"SSL_CERT_FILE": sim.ca}),
+        }
+        with RelayChild(Path(folder), settings) as relay:
+            deadline = time.monotonic() + WAIT_S
+            while (connected := sim.stats())["subscribers"] < hosts or connected["state"] != "finished":
+                _pause(deadline, f"{connected['subscribers']} of {hosts} hosts are connected")
+            while relay.stats()["hosts"]["frames"] < events:
+                _pause(deadline, "not all that the hosts said has come")
+            return _rss_kib(relay.process.pid)
+
+
+def _rss_kib(pid: int) -> float:
+    found = re.search(r"^Rss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def _pause(deadline: float, problem: str) -> None:
+    if time.monotonic() > deadline:
+        raise LocalFault(f"{problem}, and there is no more time")
+    time.sleep(POLL_S)
