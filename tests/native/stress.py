@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from tests._fast.pipe import Pipe
 from tests._fast.replay import Replay, record
 from tests.native import load
-from zlay._fast import consumer, host, log, mem, pipeline, pool, reader, requests, segments, verdicts
+from zlay._fast import consumer, hidden, host, log, mem, pipeline, pool, reader, requests, segments, verdicts
 from zlay.eventlog.log import EventLog, LogSettings
+from zlay.eventlog.spans import seq_span
+from zlay.firehose.frames import account_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +172,75 @@ def log_os(seconds: float) -> dict[str, Any]:
         return _log(seconds, "os", Path(folder))
 
 
+# --- takedowns ---
+
+
+def _voice(number: int, role: int) -> tuple[bytes, bytes, int, int, int]:
+    """An account of tests/native/race_takedown.pyx."""
+    did = b"did:plc:" + b"%024d" % number
+    head = b"\xa2at\x68#accountbop\x01" + b"\xa3cdid\x78\x20"
+    size = (0, 300, 2_000, 40_000)[number % 4]
+    message = head + did + b"cseq\x01" + b"ezzzzz" + b"\x5a" + size.to_bytes(4, "big") + bytes(size)
+    return did, message, len(head) + len(did) + 4, len(head), role
+
+
+def takedown(seconds: float) -> dict[str, Any]:
+    """Readers, consumers and retention, while accounts are hidden and shown."""
+    with tempfile.TemporaryDirectory(prefix="zlay-stress-") as folder:
+        result = _takedown(seconds, Path(folder))
+    hidden.clear()
+    return result
+
+
+def _takedown(seconds: float, folder: Path) -> dict[str, Any]:
+    native = load("race_takedown")
+    voices = [_voice(number, native.SOMETIMES if number < 4 else native.FREE) for number in range(8)]
+    voices.append(_voice(8, native.ALWAYS))
+    settings = LogSettings(retention_hours=0, retention_bytes=32 * MIB, segment_bytes=2 * MIB, buffer_chunks=2)
+    opened = EventLog.open(folder, settings)
+    consumer.start(b"\x88\x00", tick_us=-1)
+    native.start(voices)
+    drains: list[tuple[socket.socket, bytearray]] = []
+    turn = itertools.count()
+
+    def housekeeping() -> None:
+        opened.set_keep_from(opened.published_end)
+        log.retain()
+        did = voices[next(turn) % 4][0]
+        below = hidden.below(did)
+        hidden.show(did, below) if below else hidden.hide(did)
+        hidden.hide(b"did:web:%d.example.com" % next(turn))
+        hidden.count()
+        hidden.events_hidden()
+        if len(drains) < 4:
+            drains.append((_consumer_end(max(1, opened.oldest_seq)), bytearray()))
+        for end, tail in drains:
+            if _readable(end):
+                tail += end.recv(MIB, socket.MSG_DONTWAIT)
+                assert voices[-1][0] not in tail, "a consumer was shown what is hidden"
+                del tail[:-100]
+
+    _for(seconds, housekeeping)
+    result: dict[str, Any] = native.finish()
+    for end, _ in drains:
+        end.shutdown(socket.SHUT_RDWR)
+        end.close()
+    consumer.stop(1001, 3.0)
+    assert opened.wait_synced(opened.appended_end, END_S)
+    of = {log.hash_did(voice[0]): voice[-1] for voice in voices}
+    roles = {entry.seq: of[entry.did_hash] for entry in opened.scan(opened.oldest_seq, frames=False)}
+    for down, shown in ((True, {native.FREE}), (False, {native.FREE, native.SOMETIMES})):
+        for did, *_ in voices[:4]:
+            hidden.hide(did) if down else hidden.show(did, hidden.below(did))
+        expected = [seq for seq, role in roles.items() if role in shown]
+        assert native.visible(opened.oldest_seq) == expected, f"hidden: {down}"
+    opened.close()
+    assert result["faults"] == 0
+    assert min(result.values()) == 0 < result["shown"]
+    assert result["skipped"] > 0
+    return result
+
+
 # --- requests and allocations ---
 
 
@@ -257,15 +328,21 @@ def relay(seconds: float) -> dict[str, Any]:
 
 
 def _one_relay(recorded: Path, folder: Path) -> int:
+    active, takendown = (verdicts.STATUSES.index(name) for name in ("active", "takendown"))
     consumer.start(b"\x88\x00", tick_us=-1)
     ends = []
     with Pipe(folder, entries=192, keys=192, workers=3) as pipe:
         replay = Replay(pipe, recorded)
         ends = [_consumer_end(1) for _ in range(2)]
 
+        outlaws = itertools.cycle(list(pipe.identities)[:20])
+
         def housekeeping() -> None:
             pipe.pump()
             replay.apply()
+            for local in (takendown, active):
+                said = account_message(did := next(outlaws), active=not local, status=None)
+                pipeline.set_local_status(did, said, *seq_span(said), local, active, 0.0)
             pipeline.stats()
             pipeline.queued()
             host.totals()
@@ -287,6 +364,7 @@ def _one_relay(recorded: Path, folder: Path) -> int:
             wire.close()
         _until(lambda: reader.stats()["alive"] == 0, housekeeping, "a reader does not end")
         consumer.stop(1001, 3.0)
+    hidden.clear()
     replay.close()
     for end in ends:
         end.close()
@@ -309,7 +387,7 @@ def plant(seconds: float) -> dict[str, Any]:
     return result
 
 
-PARTS = {part.__name__: part for part in (frames, log_fsync, log_os, asking, accounts, relay)}
+PARTS = {part.__name__: part for part in (frames, log_fsync, log_os, takedown, asking, accounts, relay)}
 
 
 def main() -> None:
