@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -131,6 +132,42 @@ def test_damaged_events_are_passed_over(tmp_path: Path) -> None:
         path.write_bytes(data)
         (tmp_path / "events" / f"{1:020}.index").unlink()
         assert Client.connect(consumers, 0).seqs(6) == [6, 8, 9, 10, 11, 12]
+
+
+def test_a_log_that_cannot_be_read_ends_the_stream(tmp_path: Path) -> None:
+    """Where a file of the log cannot be read just now, or ends in the middle of an event, a consumer is let go, closed
+    with 1011 where that is possible; it is counted as ours, and others read on elsewhere in the log."""
+    with serving(tmp_path) as (log, consumers):
+        before = consumers.disconnects()["log_error"]
+        fill(log, 12)
+        events = tmp_path / "events"
+        (events / f"{1:020}.index").unlink()
+        (events / f"{1:020}.index").mkdir()
+        assert Client.connect(consumers, 0).close_code() == 1011
+        ended(consumers, "log_error", before + 1)
+        frames = events / f"{6:020}.frames"
+        os.truncate(frames, frames.stat().st_size - 1)
+        cut = Client.connect(consumers, 5)
+        assert cut.seqs(4) == [6, 7, 8, 9]
+        while cut.sock.recv(1_000):
+            pass
+        ended(consumers, "log_error", before + 2)
+        assert Client.connect(consumers, 10).seqs(2) == [11, 12]
+
+
+def test_wake_ups_are_coalesced(tmp_path: Path) -> None:
+    """However many groups are published, consumers are woken once a tick at most, and get all."""
+    tick_ms = 100
+    with serving(tmp_path, tick_ms=tick_ms) as (log, consumers):
+        clients = [Client.connect(consumers) for _ in range(3)]
+        begin, wakes, groups = time.monotonic(), consumers.totals()["wakes"], log.status()["groups"]
+        for _ in range(200):
+            assert log.wait_synced(append(log, "x"), WAIT_S)
+        for client in clients:
+            assert client.seqs(200) == list(range(1, 201))
+        most = (time.monotonic() - begin) * 1000 / tick_ms + 2
+        assert 1 <= consumers.totals()["wakes"] - wakes <= most
+        assert int(str(log.status()["groups"])) - int(str(groups)) == 200
 
 
 def test_cursor_0_of_a_log_whose_first_events_are_not_written_yet(tmp_path: Path) -> None:
@@ -414,6 +451,7 @@ def test_limits_in_all_and_per_address(tmp_path: Path) -> None:
 def test_shutdown_closes_everybody(tmp_path: Path, code: int) -> None:
     """At shutdown each consumer gets the rest of its frame and a close; who does not read is cut at the deadline."""
     with serving(tmp_path) as (log, consumers):
+        before = consumers.disconnects()["shutdown"]
         idle = Client.connect(consumers)
         behind = Client.connect(consumers, buffers=4_096)
         for _ in range(10):
@@ -428,6 +466,7 @@ def test_shutdown_closes_everybody(tmp_path: Path, code: int) -> None:
         assert not stopper.is_alive()
         assert time.monotonic() - begin < 3
         assert consumers.count() == 0
+        assert consumers.disconnects()["shutdown"] == before + 2
         with pytest.raises(RuntimeError):
             Client.connect(consumers)
 
