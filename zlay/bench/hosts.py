@@ -21,7 +21,7 @@ from zlay.sim.process import SimProcess
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["DESCRIPTION", "add_arguments", "measure", "resident_kib"]
+__all__ = ["DESCRIPTION", "add_arguments", "measure"]
 
 DESCRIPTION = "resident memory for a connected host, plain or by TLS"
 
@@ -47,12 +47,12 @@ def measure(arguments: argparse.Namespace) -> Report:
     whole: list[float] = []
 
     def many() -> float:
-        whole.append(resident_kib(arguments.hosts, arguments.hosts, tls=arguments.tls))
+        whole.append(_resident_kib(arguments.hosts, arguments.hosts, tls=arguments.tls))
         return whole[-1]
 
     taken = in_turn(
         arguments.runs,
-        {"many": many, "few": lambda: resident_kib(FEW, arguments.hosts, tls=arguments.tls)},
+        {"many": many, "few": lambda: _resident_kib(FEW, arguments.hosts, tls=arguments.tls)},
     )
     kib = (taken["many"] - taken["few"]) / (arguments.hosts - FEW)
     figure = cost("hosts", kib, "KiB/host", MOST_KIB_TLS if arguments.tls else MOST_KIB, 1.0)
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> Report:
     return Report("hosts", params, [figure], arguments.runs)
 
 
-def resident_kib(hosts: int, accounts: int, *, tls: bool) -> float:
+def _resident_kib(hosts: int, accounts: int, *, tls: bool) -> float:
     """Of a relay that has read what the accounts on so many hosts had to say, and is connected to all of them."""
     events = EVENTS_PER_HOST * accounts
     flags = ["--hosts", hosts, "--accounts", accounts, "--events", events, "--rate", RATE, "--skew", 0]
