@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
@@ -109,6 +110,23 @@ def test_machine_without_a_family(client: HttpClient, monkeypatch: pytest.Monkey
         client.close()
         without.add(socket.AF_INET)
         assert fault_of(client, server) == "connect"
+
+
+def test_dead_address_leaves_time_for_the_next(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose first address never answers is reached by its second one, within the same time."""
+    with contextlib.ExitStack() as keep, FakeHttp(lambda *_: reply(200, b"here")) as server:
+        dead = keep.enter_context(socket.create_server(("127.0.0.2", server.port), backlog=0))
+        for _ in range(4):  # its queue is full: the kernel drops what comes
+            waiting = keep.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(dead.getsockname())
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, server.port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        url = f"http://two.example:{server.port}/"
+        assert client.get(url, timeout_s=4.0, max_body_bytes=LIMIT).body == b"here"
 
 
 def test_nothing_said_unasked_is_an_answer(client: HttpClient) -> None:

@@ -294,14 +294,15 @@ def _addresses(
 
 def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: float) -> socket.socket:
     failure: OSError = TimeoutError("no time left")
-    for family, address in addresses[:ADDRESSES_TRIED]:
+    tried = addresses[:ADDRESSES_TRIED]
+    for number, (family, address) in enumerate(tried):
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as exc:  # a family that this machine does not have, or no descriptor
             failure = exc
             continue
         try:
-            sock.settimeout(_left_s(until))
+            sock.settimeout(_left_s(until) / (len(tried) - number))  # one dead address must leave time for the others
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
