@@ -76,6 +76,8 @@ def main(folder: Path) -> None:
     write(folder / "wrong_name.pem", make("wrong", middle, names=[x509.DNSName("pds.example.com")]), middle)
     write(folder / "part_of_a_name.pem", make("part", middle, names=[x509.DNSName("local*")]), middle)
     write(folder / "name_in_subject.pem", make("localhost", middle, names=[x509.DNSName("other.example.com")]), middle)
+    address = x509.IPAddress(ipaddress.ip_address("192.0.2.1"))
+    write(folder / "name_in_subject_only.pem", make("localhost", middle, names=[address]), middle)
     write(folder / "self_signed.pem", make("self-signed", names=LOOPBACK))
     write(folder / "stranger.pem", make("stranger's", make("a stranger"), names=LOOPBACK))
     write(folder / "no_chain.pem", make("no chain", middle, names=LOOPBACK))

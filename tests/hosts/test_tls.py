@@ -140,6 +140,7 @@ def serve(count: int) -> Callable[[Any], None]:
         ("wrong_name", "mismatch"),
         ("part_of_a_name", "mismatch"),
         ("name_in_subject", "mismatch"),
+        ("name_in_subject_only", "mismatch"),
         ("self_signed", "self-signed certificate"),
         ("stranger", "unable to get local issuer certificate"),
         ("no_chain", "unable to get local issuer certificate"),

@@ -25,13 +25,12 @@ from zlay._fast.includes.libssl cimport (
     SSL_CTX_set_session_cache_mode, SSL_CTX_set_verify, SSL_do_handshake, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE,
     SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get0_param, SSL_get_current_cipher, SSL_get_error, SSL_get_verify_result,
     SSL_get_version, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY, SSL_MODE_ENABLE_PARTIAL_WRITE,
-    SSL_MODE_RELEASE_BUFFERS, SSL_new, SSL_OP_IGNORE_UNEXPECTED_EOF,
-    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET,
-    SSL_read_ex, SSL_SESS_CACHE_OFF, SSL_set_bio, SSL_set_connect_state, SSL_set_tlsext_host_name, SSL_shutdown,
-    SSL_VERIFY_PEER, SSL_write_ex, TLS1_2_VERSION, TLS_client_method, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,
-    X509_get_default_cert_file_env, X509_verify_cert_error_string, X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1_host,
-    X509_VERIFY_PARAM_set1_ip_asc, X509_VERIFY_PARAM_set_flags, X509_VERIFY_PARAM_set_hostflags,
-    X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
+    SSL_MODE_RELEASE_BUFFERS, SSL_new, SSL_OP_IGNORE_UNEXPECTED_EOF, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
+    SSL_OP_NO_TICKET, SSL_read_ex, SSL_SESS_CACHE_OFF, SSL_set_bio, SSL_set_connect_state, SSL_set_tlsext_host_name,
+    SSL_shutdown, SSL_VERIFY_PEER, SSL_write_ex, TLS1_2_VERSION, TLS_client_method,
+    X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_get_default_cert_file_env,
+    X509_verify_cert_error_string, X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
+    X509_VERIFY_PARAM_set_flags, X509_VERIFY_PARAM_set_hostflags, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
 )
 from zlay._fast.mem cimport MEM_CONNECTION, zl_calloc, zl_free
 
@@ -296,7 +295,9 @@ cdef class Session:
 
     cdef int _expect(self, bytes name) except -1:
         cdef X509_VERIFY_PARAM *param = SSL_get0_param(self._t.ssl)
-        X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+        X509_VERIFY_PARAM_set_hostflags(
+            param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+        )
         if X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1:
             return 0  # RFC 6066 3: no server_name for addresses
         if X509_VERIFY_PARAM_set1_host(param, name, len(name)) != 1:

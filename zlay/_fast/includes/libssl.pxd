@@ -42,7 +42,7 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *param, const char *text)
 
 cdef extern from "openssl/x509v3.h" nogil:
-    unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+    unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 
 cdef extern from "openssl/ssl.h" nogil:
     ctypedef struct SSL_METHOD:
