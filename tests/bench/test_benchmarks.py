@@ -208,3 +208,11 @@ def test_state_is_measured_on_both_databases(database: str, capsys: pytest.Captu
     few = ("--runs", "5", "--accounts", "40", "--group", "20", "--database", database)
     names = [figure["name"] for figure in run(capsys, "state", *few)["figures"]]
     assert names == (["state", "state.new"] if database == "sqlite" else ["state.postgresql", "state.postgresql.new"])
+
+
+def test_listrepos_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pages at several cursors of both databases, beside the first page."""
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed: run scripts/test-deps")
+    figures = run(capsys, "listrepos", "--runs", "5", "--accounts", "40")["figures"]
+    assert [figure["name"] for figure in figures] == ["listrepos", "listrepos.postgresql"]

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import random
 import sqlite3
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zlay.bench.changes import Changes, new_hosts, uid_of
 from zlay.bench.cluster import Cluster
 from zlay.bench.report import Figure, Report, in_turn, rate
-from zlay.pipeline.types import AccountDelta
 from zlay.relay import GC_THRESHOLD
-from zlay.state.interface import NewHost
 from zlay.state.postgresql import PostgresStore
 from zlay.state.sqlite import CHECKPOINT_PAGES, WRITER_CACHE_KIB, SqliteStore
 from zlay.state.store import ACCOUNT, REPO
@@ -33,16 +31,14 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from zlay.pipeline.types import AccountDelta
     from zlay.state.interface import Store
 
 __all__ = ["DESCRIPTION", "add_arguments", "measure"]
 
 DESCRIPTION = "account changes per second into SQLite and PostgreSQL"
 TARGET = 0.7
-HOSTS = 100
 DATABASES = ("sqlite", "postgresql")
-_CID = bytes.fromhex("01711220")
-_DIGITS = "234567abcdefghijklmnopqrstuvwxyz"
 _TABLES = (ACCOUNT, REPO)
 
 type Rows = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
@@ -72,36 +68,11 @@ def measure(arguments: argparse.Namespace) -> Report:
     return Report("state", params, figures, arguments.runs)
 
 
-class _Changes:
-    """Groups of changes, the same ones for both sides."""
-
-    def __init__(self, group: int) -> None:
-        self._group = group
-        self._rng = random.Random(1)
-        self.accounts = 0
-        self.seq = 0
-
-    def new(self) -> list[AccountDelta]:
-        """Accounts that are not stored yet; they get the next numbers."""
-        first = self.accounts + 1
-        self.accounts += self._group
-        return [self._change(uid) for uid in range(first, self.accounts + 1)]
-
-    def known(self) -> list[AccountDelta]:
-        """A commit each of accounts that are."""
-        return [self._change(uid) for uid in self._rng.sample(range(1, self.accounts + 1), self._group)]
-
-    def _change(self, uid: int) -> AccountDelta:
-        self.seq += 1
-        data, head = (_CID + self._rng.randbytes(32) for _ in range(2))
-        return AccountDelta(_did(uid), uid % HOSTS + 1, 0, 0, _base32(self.seq, 13), data, head, self.seq, False)
-
-
 def _figures(
     name: str, store: Store, bare: Callable[[Rows, bool], None], arguments: argparse.Namespace
 ) -> list[Figure]:
-    changes = _Changes(arguments.group)
-    store.add_hosts([NewHost(f"h{n}.example.com", "config") for n in range(HOSTS)])
+    changes = Changes(arguments.group)
+    store.add_hosts(new_hosts())
     while changes.accounts < arguments.accounts:
         deltas = changes.new()
         store.apply(deltas, [], changes.seq, None)
@@ -151,34 +122,10 @@ def _rows(deltas: Sequence[AccountDelta]) -> Rows:
     accounts: list[tuple[Any, ...]] = []
     repos: list[tuple[Any, ...]] = []
     for delta in deltas:
-        uid = _uid(delta.did)
+        uid = uid_of(delta.did)
         accounts.append((uid, delta.did, delta.host_id, 0, 0, 0, delta.last_seq))
         repos.append((uid, delta.rev, delta.data, delta.head, delta.last_seq))
     return accounts, repos
-
-
-# DIDs come in no order, as hashes do, and know their number.
-_SPREAD, _SPACE = 0x9E3779B97F4A7C15, 1 << 64
-_SPREAD_BACK = pow(_SPREAD, -1, _SPACE)
-
-
-def _did(uid: int) -> str:
-    return "did:plc:" + _base32(uid * _SPREAD % _SPACE, 24)
-
-
-def _uid(did: str) -> int:
-    number = 0
-    for digit in did[8:]:
-        number = number * 32 + _DIGITS.index(digit)
-    return number * _SPREAD_BACK % _SPACE
-
-
-def _base32(number: int, length: int) -> str:
-    out = ""
-    for _ in range(length):
-        number, digit = divmod(number, 32)
-        out = _DIGITS[digit] + out
-    return out
 
 
 @contextlib.contextmanager

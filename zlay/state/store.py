@@ -323,11 +323,7 @@ class SqlStore[C: Connection](ABC):
 
     def list_repos(self, after_uid: int, limit: int) -> list[RepoRow]:
         """Accounts with a repository, in the order first seen."""
-        rows = self._read(
-            "SELECT a.uid, a.did, a.host_id, a.upstream_status, a.local_status, a.desynchronized, r.rev, r.head"
-            " FROM account_repo r JOIN account a ON a.uid = r.uid WHERE r.uid > ? ORDER BY r.uid LIMIT ?",
-            (after_uid, max(1, min(limit, MAX_LIST_REPOS))),
-        )
+        rows = self._read(_LIST_REPOS, (after_uid, after_uid, max(1, min(limit, MAX_LIST_REPOS))))
         return [
             RepoRow(uid, did, host, upstream, local, bool(desync), rev, head)
             for uid, did, host, upstream, local, desync, rev, head in rows
@@ -434,6 +430,10 @@ class SqlStore[C: Connection](ABC):
                 writer.execute("DELETE FROM domain_ban WHERE domain = ?", (domain,))
 
 
+# Both tables from the cursor on: joined in any way, nothing before it is looked at.
+_LIST_REPOS = """
+SELECT a.uid, a.did, a.host_id, a.upstream_status, a.local_status, a.desynchronized, r.rev, r.head
+FROM account_repo r CROSS JOIN account a WHERE r.uid > ? AND a.uid > ? AND a.uid = r.uid ORDER BY r.uid LIMIT ?"""
 _LOAD_ACCOUNTS = (
     f"SELECT {_ACCOUNT_COLUMNS}, a.desynchronized FROM account a LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.did"
 )
