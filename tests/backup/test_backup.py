@@ -21,7 +21,8 @@ from zlay.cli import main
 from zlay.errors import BackupError, StartError
 from zlay.eventlog.log import EventLog
 from zlay.eventlog.view import LogView
-from zlay.state import recovery
+from zlay.state import places, recovery
+from zlay.state.places import FilePlace
 from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def into(folder: Path, source: Path, **options: object) -> restore.Restored:
     """Restore a backup into a data directory."""
-    return restore_backup(source, folder, folder / "state.sqlite", **options)  # type: ignore[arg-type]
+    return restore_backup(source, folder, FilePlace(folder / "state.sqlite"), **options)  # type: ignore[arg-type]
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -190,7 +191,7 @@ def test_log_and_state_of_two_stores(data: Path, tmp_path: Path) -> None:
     """They are not backed up together."""
     make(tmp_path / "other", 3)
     with pytest.raises(BackupError, match="two stores"):
-        take.take_backup(data, tmp_path / "other" / "state.sqlite", tmp_path / "saved")
+        take.take_backup(data, FilePlace(tmp_path / "other" / "state.sqlite"), tmp_path / "saved")
 
 
 def test_a_state_ahead_of_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +308,7 @@ def test_half_a_restore_is_no_relays_data(saved: Path, tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(restore, "give_state", fail)
+    monkeypatch.setattr(places, "give_state", fail)
     with pytest.raises(BackupError, match="No space"):
         into(tmp_path / "new", saved)
     with pytest.raises(StartError, match="segments but no store"):
@@ -370,12 +371,3 @@ def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         main(["restore", str(tmp_path / "saved"), "--relay-data-dir", str(tmp_path / "new"), "--next-seq", "99"]) == 0
     )
     assert "goes on with seq 99 " in capsys.readouterr().out
-
-
-def test_a_state_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the state is in PostgreSQL both commands refuse, and say where to read what to do."""
-    for command in ("backup", "restore"):
-        flags = ["--relay-data-dir", str(tmp_path / "data"), "--database-url", "postgresql://db.example.com/zlay"]
-        assert main([command, str(tmp_path / "copy"), *flags]) == 1
-        assert "operations.md" in capsys.readouterr().err
-    assert not (tmp_path / "copy").exists()

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zlay.errors import BackupError
 from zlay.terminal import time_text
 
 if TYPE_CHECKING:
@@ -61,21 +60,18 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     config.add_flags(parser, SETTINGS)
 
 
-def _config_with_files(arguments: argparse.Namespace) -> Config:
-    """The settings, whose state is a file. Raises ConfigError, BackupError."""
+def _config(arguments: argparse.Namespace) -> Config:
     from zlay import config
 
-    settings = config.from_environment(os.environ, config.flags_given(arguments))[0]
-    if settings.postgresql:
-        raise BackupError("the state is in PostgreSQL: docs/operations.md says how to copy log and database together")
-    return settings
+    return config.from_environment(os.environ, config.flags_given(arguments))[0]
 
 
 def _backup(arguments: argparse.Namespace) -> int:
     from zlay.backup.take import take_backup
+    from zlay.state.places import place_of
 
-    settings = _config_with_files(arguments)
-    manifest = take_backup(settings.relay_data_dir, settings.sqlite_path, arguments.dir)
+    settings = _config(arguments)
+    manifest = take_backup(settings.relay_data_dir, place_of(settings), arguments.dir)
     span = f"seq {manifest.first_seq:,} to {manifest.last_seq:,}" if manifest.first_seq else "no events"
     print(f"backup of store {manifest.store_id} in {arguments.dir}: {span}, taken {time_text(manifest.created_us)}")
     return 0
@@ -83,16 +79,17 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 def _restore(arguments: argparse.Namespace) -> int:
     from zlay.backup.restore import restore_backup
+    from zlay.state.places import place_of
 
     def on_segment(done: int, of: int) -> None:
         if sys.stderr.isatty():
             print(f"\rchecked {done} of {of} segments\x1b[K", end="", file=sys.stderr, flush=True)
 
-    settings = _config_with_files(arguments)
+    settings = _config(arguments)
     restored = restore_backup(
         arguments.dir,
         settings.relay_data_dir,
-        settings.sqlite_path,
+        place_of(settings),
         next_seq=arguments.next_seq,
         accept_damage=arguments.accept_damage,
         on_segment=on_segment,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import struct
 import time
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from zlay.errors import BackupError, LogError, StartError, StateError
 from zlay.eventlog.check import check
 from zlay.eventlog.log import MAX_SEQ
 from zlay.eventlog.recovery import HEADER_BYTES, segment_name
-from zlay.eventlog.store import DirectoryLock, Run, Store, boot_id, sync_folder, sync_folders, write_run, write_store
+from zlay.eventlog.store import DirectoryLock, Run, Store, boot_id, sync_folders, write_run, write_store
 from zlay.eventlog.view import LogView
-from zlay.state.copies import give_state, look_at_state
+from zlay.state.copies import look_at_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from zlay.backup.manifest import Manifest
     from zlay.eventlog.view import SegmentView
+    from zlay.state.places import Place
 
 __all__ = ["Restored", "restore_backup"]
 
@@ -58,7 +58,7 @@ class Restored:
 def restore_backup(
     backup: Path,
     data_dir: Path,
-    state: Path,
+    state: Place,
     *,
     next_seq: int | None = None,
     accept_damage: bool = False,
@@ -109,22 +109,19 @@ def _check(
         raise BackupError("the state in the backup does not belong to its log")
 
 
-def _restore(view: LogView, manifest: Manifest, backup: Path, data_dir: Path, state: Path, next_seq: int) -> Restored:
+def _restore(view: LogView, manifest: Manifest, backup: Path, data_dir: Path, state: Place, next_seq: int) -> Restored:
     store = Store(secrets.token_bytes(16), view.store.did_key)
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = DirectoryLock(data_dir)
     try:
         events = data_dir / EVENTS
-        for path in (events, *(state.with_name(state.name + suffix) for suffix in ("", "-wal", "-shm", "-journal"))):
-            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-                raise BackupError(f"{path} is there already: move it away first, or restore elsewhere")
+        if events.exists() and any(events.iterdir()):
+            raise BackupError(f"{events} is there already: move it away first, or restore elsewhere")
+        state.check_free()
         events.mkdir(exist_ok=True)
         for segment in view.segments:
             _restore_segment(view, segment, events, store.store_id)
-        state.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(backup / STATE_FILE, state)
-        give_state(state, store.store_id)
-        sync_folder(state.parent)
+        state.take(backup / STATE_FILE, store.store_id)
         sync_folders(data_dir)
         dir_fd = os.open(events, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -22,13 +22,14 @@ from zlay.errors import BackupError, LogError, StateError
 from zlay.eventlog.recovery import ENTRY_BYTES, HEADER_BYTES, segment_name
 from zlay.eventlog.store import Run, boot_id, sync_folder, sync_folders, write_run, write_store
 from zlay.eventlog.view import LogView
-from zlay.state.copies import copy_state
+from zlay.state.copies import look_at_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zlay.eventlog.view import SegmentView
     from zlay.state.copies import StateCopy
+    from zlay.state.places import Place
 
 __all__ = ["EVENTS", "STATE_FILE", "take_backup"]
 
@@ -39,7 +40,7 @@ LOOK_S = 0.05
 _OFFSET_LENGTH = struct.Struct("<QI")  # how an index entry begins
 
 
-def take_backup(data_dir: Path, state: Path, target: Path) -> Manifest:
+def take_backup(data_dir: Path, state: Place, target: Path) -> Manifest:
     """Copies the log in `data_dir` and the state into `target`, which must not exist or be empty.
 
     Raises BackupError; what was copied by then stays there, and is no backup.
@@ -55,8 +56,9 @@ def take_backup(data_dir: Path, state: Path, target: Path) -> Manifest:
         raise BackupError(str(exc)) from exc
 
 
-def _take(data_dir: Path, state: Path, target: Path) -> Manifest:
-    copied = copy_state(state, target / STATE_FILE)
+def _take(data_dir: Path, state: Place, target: Path) -> Manifest:
+    state.copy_to(target / STATE_FILE)
+    copied = look_at_state(target / STATE_FILE)
     with _view_up_to(data_dir, copied) as view:
         if copied.store_id != view.store.store_id:
             raise BackupError(f"the log in {data_dir} and the state in {state} are of two stores")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["StateCopy", "copy_state", "give_state", "look_at_state"]
+__all__ = ["StateCopy", "copy_state", "give_state", "look_at_state", "sync_copy"]
 
 BUSY_TIMEOUT_S = 30.0  # a relay's own transactions take far less
 
@@ -32,7 +32,7 @@ class StateCopy:
     highest_seq: int  # the newest event that any row knows of; applied_seq at least
 
 
-def copy_state(source: Path, target: Path) -> StateCopy:
+def copy_state(source: Path, target: Path) -> None:
     """Copies a database, also one that a relay is writing, into a new file, and syncs it. Raises StateError."""
     if not source.exists():
         raise StateError(f"there is no state at {source}")
@@ -40,12 +40,17 @@ def copy_state(source: Path, target: Path) -> StateCopy:
         one.execute("PRAGMA query_only = 1")
         one.backup(other)  # in one step: a moment of the source, whatever is written meanwhile
         other.execute("PRAGMA journal_mode = DELETE")
-    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    return look_at_state(target)
+    sync_copy(target)
+
+
+def sync_copy(path: Path) -> None:
+    """Makes a file and its name outlast a power loss. Raises OSError."""
+    for name in (path, path.parent):
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def look_at_state(path: Path, *, thoroughly: bool = False) -> StateCopy:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from zlay.pipeline.types import AccountDelta, HostCursor
     from zlay.state.store import Rows, Session, Table
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresStore", "words"]
 
 CONNECT_S = 4  # libpq takes whole seconds, 2 at least
 STATEMENT_S = 20.0  # to write: a piece of COPY, a statement; far above what half a million rows take
@@ -123,11 +123,12 @@ class _Session:
         with self.connection.cursor() as cursor:
             cursor.executemany(_translated(sql), list(rows))
 
-    def copy(self, table: str, columns: Sequence[str], types: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Appends rows to a table by COPY."""
-        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
+    def copy(self, table: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Appends rows to a table by COPY; without `types`, the server makes of each value what its column is."""
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT {'BINARY' if types else 'TEXT'})"
         with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            copy.set_types(types)
+            if types:
+                copy.set_types(types)
             write_row = copy.write_row
             for row in rows:
                 write_row(row)
@@ -241,6 +242,14 @@ class PostgresStore(SqlStore[_Connection]):
         super().apply(deltas, cursors, applied_seq, dedup_from)
         self._applied_seq = max(self._applied_seq, applied_seq)  # the applier's thread, or the one that starts it
 
+    def fill(self, tables: Iterable[tuple[str, Sequence[str], Iterable[tuple[Any, ...]]]]) -> None:
+        """Puts whole tables, (name, columns, rows), in the place of what they hold, in one transaction."""
+        with self._transaction(durable=True) as writer:
+            assert isinstance(writer, _Session)
+            for name, columns, rows in tables:
+                writer.execute(f"DELETE FROM {name}")
+                writer.copy(name, columns, (), rows)
+
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
         try:
@@ -248,7 +257,7 @@ class PostgresStore(SqlStore[_Connection]):
         except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as exc:
             raise StateUnavailable(_no_answer(exc)) from exc
         except psycopg.Error as exc:
-            raise StateError(f"the state database refuses: {_words(exc)}") from exc
+            raise StateError(f"the state database refuses: {words(exc)}") from exc
 
     # --- the one writer ---
 
@@ -343,10 +352,10 @@ def _holder(session: _Session) -> str:
 
 
 def _no_answer(exc: Exception) -> str:
-    return f"the state database does not answer: {_words(exc)}"
+    return f"the state database does not answer: {words(exc)}"
 
 
-def _words(exc: Exception) -> str:
-    """The first line of the server's or library's message; a password is in none of them."""
+def words(exc: Exception) -> str:
+    """For people: the first line of the server's or library's message; a password is in none of them."""
     lines = str(exc).strip().splitlines()
     return lines[0] if lines else type(exc).__name__
