@@ -233,8 +233,9 @@ def through(
     version: int,
     most: int,
     step: int = 65536,
+    flip: int = -1,
 ) -> None:
-    """TLS on another socket, whose bytes go on to `sock` in pieces of `step`, at most `most` of them."""
+    """TLS on another socket, whose bytes go on to `sock` in pieces of `step`, at most `most`, one of them spoilt."""
     inner, outer = socket.socketpair()
 
     def play() -> None:
@@ -252,13 +253,31 @@ def through(
         thread.start()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with outer:
-        while most > 0 and (data := outer.recv(min(step, most))):
+        while most > 0 and (data := bytearray(outer.recv(min(step, most)))):
+            if 0 <= flip < len(data):
+                data[flip] ^= 0x55
+            flip -= len(data)
             sock.sendall(data)
             most -= len(data)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(DEADLINE_S)
+
+
+@pytest.mark.parametrize("version", [TLS1_2, TLS1_3])
+def test_a_byte_that_is_spoilt_anywhere(rig: TlsRig, certificates: Path, version: int) -> None:
+    """Whichever byte of handshake or stream is spoilt, the connection ends; what comes after a new dial is whole."""
+    reader.set_times(ping_s=0.1)  # a length that is spoilt may be one that is waited for
+    places = range(0, 1200, 61)
+    spoilt = itertools.chain(places, itertools.repeat(-1))
+
+    def script(sock: socket.socket) -> None:
+        through(sock, serve(1), certificates, version, 1 << 30, flip=next(spoilt))
+
+    host_id = rig.dial(script, raw=True, version=version, tls_s=0.3, upgrade_s=0.3)
+    assert {rig.failure(host_id).kind for _ in places} <= {"tls", "http_upgrade", "websocket"}
+    assert seqs(rig.index(host_id), 1) == [1]
 
 
 @pytest.mark.parametrize("version", [TLS1_2, TLS1_3])
