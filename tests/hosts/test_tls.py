@@ -597,6 +597,22 @@ def test_a_session_that_was_closed_says_so(certificates: Path) -> None:
                 call()
 
 
+def test_a_write_after_the_end_of_the_socket_fails(certificates: Path) -> None:
+    """Where the peer has gone, a write is an error of the socket, not a write of no bytes, to be repeated."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours:
+        thread = threading.Thread(target=lambda: TlsEnd(theirs, certificates / "good.pem"))
+        thread.start()
+        session = tls.Session(tls.Context(certificates / "authority.pem"), ours.fileno(), "localhost")
+        assert handshake(session) == ""
+        thread.join(DEADLINE_S)
+        theirs.close()
+        assert session.recv(100) == b""
+        with pytest.raises(BrokenPipeError):
+            session.send(b"anybody?")
+
+
 @pytest.mark.parametrize("name", ["", "a" * 300, "pds\0.example.com"])
 def test_names_that_no_certificate_can_be_for(certificates: Path, name: str) -> None:
     """A name that cannot stand in a handshake is refused before one begins."""

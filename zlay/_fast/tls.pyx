@@ -11,7 +11,7 @@ Threads: a Context may be shared, as it is only read once made. A Session belong
 until it is taken, then its reader's. libssl keeps an error queue for each thread, which is emptied before each call.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset, strerror
 from zlay._fast.connection cimport IO_AGAIN, IO_EOF, IO_ERROR, IO_FAILED, IO_WANT_READ, IO_WANT_WRITE, Io
@@ -131,15 +131,15 @@ cdef int64_t _outcome(Tls *t, int rc) noexcept nogil:
     """Why libssl returned `rc` and no bytes: an IO_ code, with errno or `text` set for the two that are failures."""
     cdef int code = SSL_get_error(t.ssl, rc)
     cdef const char *reason
+    if t.error:  # first: after the end of the socket libssl has only that to say, also of a write that failed
+        zl_set_errno(t.error)
+        return IO_ERROR
     if code == SSL_ERROR_WANT_READ:
         return IO_WANT_READ if t.blocked else IO_AGAIN
     if code == SSL_ERROR_WANT_WRITE:
         return IO_WANT_WRITE
     if code == SSL_ERROR_ZERO_RETURN:
         return IO_EOF
-    if t.error:
-        zl_set_errno(t.error)
-        return IO_ERROR
     reason = ERR_reason_error_string(ERR_peek_error())
     if reason == NULL:
         reason = b"failed without a reason"
@@ -162,9 +162,16 @@ cdef int64_t _write(void *ctx, int fd, const uint8_t *p, size_t n) noexcept nogi
     cdef Tls *t = <Tls *>ctx
     cdef size_t sent = 0
     cdef int rc
+    cdef int64_t outcome
     _before(t)
     rc = SSL_write_ex(t.ssl, p, n, &sent)
-    return <int64_t>sent if rc == 1 else _outcome(t, rc)
+    if rc == 1:
+        return <int64_t>sent
+    outcome = _outcome(t, rc)
+    if outcome == IO_EOF:  # of no use to a writer, who would go on
+        zl_set_errno(EPIPE)
+        return IO_ERROR
+    return IO_WANT_READ if outcome == IO_AGAIN else outcome
 
 
 cdef void _finish(void *ctx) noexcept nogil:
@@ -345,7 +352,7 @@ cdef class Session:
         if outcome == IO_WANT_WRITE:
             raise WantWrite
         if outcome == IO_ERROR:
-            raise OSError(self._t.error, strerror(self._t.error).decode())
+            raise OSError(self._t.error or EPIPE, strerror(self._t.error or EPIPE).decode())
         raise TlsError(self._t.text.decode(errors="replace") if outcome == IO_FAILED else "TLS: closed by the peer")
 
     def recv(self, most):
