@@ -176,5 +176,5 @@ def _accounts(name: str) -> Iterator[pwd.struct_passwd]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, less what would steer a server or its tools."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    """Nothing of ours that would steer a server: no locale, no preloaded allocator, no sanitizer."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}

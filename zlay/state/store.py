@@ -182,7 +182,9 @@ class SqlStore[C: Connection](ABC):
 
     def close(self) -> None:
         """Ends the store. Calls that begin afterwards fail; a connection that is in use is closed by its user, or with
-        the process."""
+        the process. Once is enough."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._hurried.set()
         deadline = time.monotonic() + CLOSE_WAIT_S
