@@ -197,6 +197,35 @@ def test_stop_does_not_wait_for_a_server_that_hangs(own_cluster: Cluster) -> Non
         own_cluster.resume()
 
 
+def test_standby_is_not_written_to(database: PostgresDatabase) -> None:
+    """A server that only reads is asked again, by a new connection each time, until one may write: a fail-over."""
+    store = database.open()
+    try:
+        database.run("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        cut_off(database)
+        for _ in range(2):
+            with pytest.raises(StateUnavailable, match="may not be written"):
+                apply(store, 1)
+        assert store.account(did(1)) is None, "it reads"
+    finally:
+        with database.cluster.connect() as other:
+            other.execute("SET default_transaction_read_only = off")
+            other.execute("ALTER DATABASE postgres SET default_transaction_read_only = off")
+    apply(store, 1)
+    assert store.account(did(1)) is not None
+    store.close()
+
+
+def test_large_groups_go_in_pieces(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written by one statement is bounded, so that a group that gathered for long can be written in time."""
+    monkeypatch.setattr("zlay.state.postgresql.UPSERT_ROWS", 3)
+    store = database.open()
+    for first in (0, 100):
+        store.apply([delta(n, seq=first + n, rev=rev(first + n)) for n in range(1, 11)], [], first + 10, None)
+    assert [row.rev for row in store.list_repos(0, 20)] == [rev(100 + n) for n in range(1, 11)]
+    store.close()
+
+
 def test_server_that_is_not_there_is_a_refusal(database: PostgresDatabase) -> None:
     """A database that cannot be reached, or cannot be read as one, is a clear refusal to start without the password."""
     for url in ("postgresql://zlay:secret@/postgres?host=/nonexistent", database.url.replace("search_path", "no_such")):

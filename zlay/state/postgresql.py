@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["PostgresStore", "words"]
 
 CONNECT_S = 4  # libpq takes whole seconds, 2 at least
-STATEMENT_S = 20.0  # to write: a piece of COPY, a statement; far above what half a million rows take
+STATEMENT_S = 20.0  # to write: a piece of COPY, a statement; far above what UPSERT_ROWS take
+UPSERT_ROWS = 20_000  # in one statement, of which nothing is heard before its end; a second of a slow disk's time
 READ_S = 5.0  # to read: far above what a page or a batch takes; consumers that connect wait behind who reads
 HURRIED_S = 1.5  # the same once a stop has begun, whose last group has two seconds
 WAIT_LOOK_S = 0.1  # between two looks at both
@@ -267,6 +268,8 @@ class PostgresStore(SqlStore[_Connection]):
         try:
             session = self._session(connection)
             session.execute(_NOT_OFF)
+            if session.execute("SHOW transaction_read_only").fetchone()[0] == "on":
+                raise StateUnavailable("the database server may not be written: a standby?")
             self._lock(session)
             if self._opened:
                 self._check_seat(session)
@@ -326,9 +329,11 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _upsert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         assert isinstance(session, _Session)
-        if rows:
-            columns = ", ".join(table.columns)
-            session.copy(f"new_{table.name}", table.columns, table.types, rows)
+        columns = ", ".join(table.columns)
+        for start in range(0, len(rows), UPSERT_ROWS):
+            if start:
+                session.execute(f"TRUNCATE new_{table.name}")
+            session.copy(f"new_{table.name}", table.columns, table.types, rows[start : start + UPSERT_ROWS])
             session.execute(
                 f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM new_{table.name} {table.on_conflict}"
             )
