@@ -265,6 +265,41 @@ def through(
             thread.join(DEADLINE_S)
 
 
+def test_a_flood_of_pings_without_reading(rig: TlsRig) -> None:
+    """A server that pings without reading what we answer is still read; what it then reads is in order, if not all."""
+    told: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    last = 12_000  # their answers are more than the two sockets hold
+
+    def script(end: TlsEnd) -> None:
+        upgrade(end)  # type: ignore[arg-type]
+        for number in range(last):
+            end.sendall((b"\x89\x7d" + str(number).zfill(125).encode()) * 4)
+        end.sendall(event(1))
+        numbers = [-1]
+        while numbers[-1] < last:
+            end.sendall(b"\x89\x7d" + str(last).zfill(125).encode())
+            numbers += pongs(end)
+        told.put(numbers)
+        hold(end)  # type: ignore[arg-type]
+
+    host_id = rig.dial(script)
+    assert seqs(rig.index(host_id), 1) == [1]
+    numbers = told.get(timeout=DEADLINE_S)
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) < last  # some were left out: the socket had no room
+
+
+def pongs(end: TlsEnd) -> list[int]:
+    """The numbers in the next record of pongs."""
+    heard = end.recv(65536)
+    found = []
+    for at in range(0, len(heard), 131):
+        assert heard[at : at + 2] == b"\x8a\xfd"
+        mask, body = heard[at + 2 : at + 6], heard[at + 6 : at + 131]
+        found.append(int(bytes(byte ^ mask[place % 4] for place, byte in enumerate(body))))
+    return found
+
+
 @pytest.mark.parametrize("version", [TLS1_2, TLS1_3])
 def test_a_byte_that_is_spoilt_anywhere(rig: TlsRig, certificates: Path, version: int) -> None:
     """Whichever byte of handshake or stream is spoilt, the connection ends; what comes after a new dial is whole."""
