@@ -212,6 +212,27 @@ def test_a_handshake_has_a_deadline_of_its_own(rig: TlsRig, answer: bytes) -> No
     assert (failure.kind, failure.text) == ("tls", "no handshake within 0.3 s")
 
 
+def test_hundreds_of_silent_handshakes_hold_nobody_up(rig: TlsRig) -> None:
+    """With 300 handshakes that get no answer in flight, a good host is dialled at once."""
+    with socket.create_server(("127.0.0.1", 0), backlog=600) as silent:
+        name = f"127.0.0.1:{silent.getsockname()[1]}"
+        first = rig.dial(hold, raw=True, tls_s=60)
+        dialer = rig.dialer
+        assert dialer is not None
+        for _ in range(300):
+            dialer.add(rig.registry.add(name, no_tls=False))
+        deadline = time.monotonic() + DEADLINE_S
+        while dialer.stats()["in_flight"] < 301:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        good = rig.dial(serve(1))
+        assert seqs(rig.index(good), 1) == [1]
+        assert dialer.stats()["in_flight"] == 301
+        report = dialer.report(first)
+        assert report is not None
+        assert report.stage == "dialling"
+
+
 @pytest.mark.parametrize("version", [TLS1_2, TLS1_3])
 def test_a_handshake_that_breaks_off_anywhere(rig: TlsRig, certificates: Path, version: int) -> None:
     """However many bytes of a handshake come before it breaks off, the dial fails as `tls` and is tried again."""
