@@ -216,3 +216,10 @@ def test_listrepos_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("PostgreSQL is not installed: run scripts/test-deps")
     figures = run(capsys, "listrepos", "--runs", "5", "--accounts", "40")["figures"]
     assert [figure["name"] for figure in figures] == ["listrepos", "listrepos.postgresql"]
+
+
+def test_resolve_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Look-ups by the resolver's threads, beside bare ones and beside the number that the plan asks for."""
+    result = run(capsys, "resolve", "--runs", "5", "--accounts", "8", "--look-ups", "20", "--threads", "2")
+    check(result, "resolve")
+    assert [figure["name"] for figure in result["figures"]] == ["resolve", "resolve.rate"]

@@ -7,7 +7,21 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from zlay.bench import append, decode, fanout, hosts, ingest, latency, listrepos, mst, p256, replay, state, verify
+from zlay.bench import (
+    append,
+    decode,
+    fanout,
+    hosts,
+    ingest,
+    latency,
+    listrepos,
+    mst,
+    p256,
+    replay,
+    resolve,
+    state,
+    verify,
+)
 from zlay.bench.report import MIN_RUNS
 from zlay.errors import ZlayError
 
@@ -49,6 +63,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "state": state,
     "hosts": hosts,
     "listrepos": listrepos,
+    "resolve": resolve,
 }
 
 
