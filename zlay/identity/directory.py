@@ -11,11 +11,13 @@ others get answers, it is the one DID's trouble.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from zlay.errors import HttpFault
@@ -268,8 +270,11 @@ def _failed(did: str, detail: str, *, systemic: bool = False, postponed: bool = 
 
 
 def _retry_after_s(response: HttpResponse) -> float | None:
-    """How long the directory wants to be left alone; None = it does not say so (dates are not looked at)."""
+    """How long the directory wants to be left alone; None = it does not say so. A date counts from its own."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdigit():
         return min(float(text[:6]), LONGEST_RETRY_AFTER_S)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        until = parsedate_to_datetime(text) - parsedate_to_datetime(response.headers.get("date", ""))
+        return min(max(until.total_seconds(), 0.0), LONGEST_RETRY_AFTER_S)
     return DEFAULT_RETRY_AFTER_S if response.status == 429 else None
