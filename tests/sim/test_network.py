@@ -199,6 +199,7 @@ def test_keys_and_hosts_change_only_after_a_rest(tmp_path: Path) -> None:
         {"hosts": 0},
         {"hosts": 5, "accounts": 4},
         {"rate": -1.0},
+        {"repo_size": 0},
         {"start": "soon"},
         {"mix": {"nonsense": 1}},
         {"mix": {"sync": MIX_SCALE}},

@@ -88,6 +88,8 @@ class Settings:
         """Checks ranges and names. Raises SettingError."""
         if self.hosts < 1 or self.accounts < self.hosts:
             raise SettingError("at least one host, and at least one account for each host")
+        if self.repo_size < 1:
+            raise SettingError("repo_size is at least 1: an average of records at the start")
         if self.start not in START_MODES:
             raise SettingError(f"start: one of {', '.join(START_MODES)}")
         if self.rate < 0 or self.pace < 0 or self.skew < 0 or self.window < 1:
