@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cbor2
@@ -14,7 +15,7 @@ from tests.api.support import wait_until
 from tests.e2e.relay import RelayProcess
 from tests.hosts.fake_pds import FakePds, frame, upgrade
 from tests.live import LiveRelay
-from tests.net.fake_http import FakeHttp, Request, reply_json
+from tests.net.fake_http import FakeHttp, Request, reply, reply_json
 from tests.state.support import did
 from zlay._fast import requests, verdicts
 from zlay.pipeline.link import Link
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from zlay.pipeline.types import Identity
     from zlay.relay import Relay
 
 WAIT_S = 10.0
@@ -113,11 +115,19 @@ def account(seq: int, who: str) -> bytes:
     return frame(cbor2.dumps(header, canonical=True) + cbor2.dumps(body, canonical=True))
 
 
+def identity(seq: int, who: str) -> bytes:
+    """An #identity message in its frame."""
+    body = {"did": who, "seq": seq, "time": "2026-01-01T00:00:00Z"}
+    header = {"t": "#identity", "op": 1}
+    return frame(cbor2.dumps(header, canonical=True) + cbor2.dumps(body, canonical=True))
+
+
 class Network:
     """A directory and one host that sends what the test says; `homes` maps a DID to its PDS."""
 
     def __init__(self) -> None:
         self.homes: dict[str, str] = {}
+        self.refused: set[str] = set()  # DIDs for which the directory fails
         self.plc = FakeHttp(self._document)
         self._connections: queue.SimpleQueue[tuple[str, socket.socket]] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -125,6 +135,8 @@ class Network:
 
     def _document(self, request: Request, _connection: socket.socket) -> bytes:
         who = request.path.removeprefix("/")
+        if who in self.refused:
+            return reply(500)
         method = {"id": f"{who}#atproto", "type": "Multikey", "controller": who, "publicKeyMultibase": KEY}
         service = {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": self.homes[who]}
         return reply_json({"id": who, "verificationMethod": [method], "service": [service]})
@@ -195,6 +207,50 @@ def test_another_hosts_account_is_dropped(network: Network, relay: Relay) -> Non
     wait_until(lambda: dropped("wrong_host") == before + 2, "both are dropped")
     assert relay.log.published_end == 0
     assert all(1 <= network.asked(did(n)) <= 2 for n in (1, 2))
+
+
+def identities(relay: Relay, dids: list[str]) -> list[Identity | None]:
+    """What is stored of each DID's document."""
+    return [None if row is None else row.identity for row in relay.store.load_accounts(dids)]
+
+
+def test_a_warm_start_asks_for_what_has_changed_alone(network: Network, tmp_path: Path) -> None:
+    """After a restart the directory is asked for the account whose #identity it could not answer before, for nobody
+    else; one whose identity is a day old passes without waiting, and is asked for behind its back (G5)."""
+    changed, old = did(1), did(40)
+    everybody = [did(n) for n in range(40)]
+    network.homes = dict.fromkeys((*everybody, old), f"http://{network.pds.hostname}")
+    with LiveRelay(tmp_path / "relay", RELAY_PLC_URL=network.plc.url) as live:
+        live.relay.registry.add([NewHost(network.pds.hostname, "admin", no_tls=True)])
+        _, sock = network.connection()
+        sock.sendall(b"".join(account(1 + n, who) for n, who in enumerate(everybody)))
+        wait_until(lambda: live.relay.log.published_end == 40, "all are published")
+        wait_until(lambda: None not in identities(live.relay, everybody), "their identities are stored")
+        (fresh,) = identities(live.relay, [did(0)])
+        assert fresh is not None
+        day_old = replace(fresh, did=old, resolved_us=fresh.resolved_us - 25 * 3600 * 1_000_000)
+        live.relay.store.save_identities([day_old])
+        network.refused = {changed, old}
+        sock.sendall(identity(41, changed))
+        wait_until(lambda: network.asked(changed) >= 2, "the directory is asked, and fails")
+        live.stop()
+        asked = len(network.plc.requests)
+        live.start()
+        cursor, sock = network.connection()
+        assert cursor == "41"
+        sock.sendall(b"".join(account(42 + n, who) for n, who in enumerate((*everybody, old))))
+        wait_until(lambda: live.relay.log.published_end == 81, "all pass but those that wait for the directory")
+
+        def old_has_passed() -> bool:
+            row = live.relay.store.account(old)
+            return row is not None and row.host_id != 0
+
+        wait_until(old_has_passed, "the event of the old identity passes while the directory fails")
+        wait_until(lambda: network.asked(old) > 0, "the old identity is renewed")
+        network.refused = set()
+        wait_until(lambda: live.relay.log.published_end == 82, "nothing is lost")
+        requests_since = {one.path for one in network.plc.requests[asked:]}
+        assert requests_since == {f"/{changed}", f"/{old}"}
 
 
 @pytest.mark.e2e
