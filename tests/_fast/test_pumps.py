@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -73,6 +74,32 @@ def test_every_socket_gets_every_piece(pairs: Pairs, tmp_path: Path) -> None:
     finally:
         os.close(fd)
     assert list(got.values()) == [data[100:] + data[:7]] * 3
+
+
+def test_a_pump_goes_step_by_step(pairs: Pairs, tmp_path: Path) -> None:
+    """Each step brings every socket one piece; one that was full gets what it missed at a later step."""
+    data = os.urandom(SIZE)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDONLY)
+    senders, readers = pairs(2)
+    cuts = [0, 5, 6, SIZE - 9, SIZE]
+    try:
+        pieces = [(fd, start, end) for start, end in itertools.pairwise(cuts)]
+        pump = Pump([sock.fileno() for sock in senders], pieces, SIZE)
+        assert pump.step() >= 0
+        assert [sock.recv(100) for sock in readers] == [data[:5]] * 2
+        for _ in range(3):  # more than a socket holds
+            pump.step()
+        got = [b"", b""]
+        while any(len(part) < SIZE - 5 for part in got):
+            for number, sock in enumerate(readers):
+                if len(got[number]) < SIZE - 5:
+                    got[number] += sock.recv(1 << 20)
+            pump.step()
+    finally:
+        os.close(fd)
+    assert got == [data[5:]] * 2
 
 
 def test_a_pump_says_when_a_socket_or_a_file_ends(pairs: Pairs, tmp_path: Path) -> None:

@@ -129,6 +129,17 @@ def test_replay_measures_a_log_of_a_given_size() -> None:
 
 
 @pytest.mark.e2e
+def test_idle_measures_processor_time_and_memory() -> None:
+    """Live consumers cost beside the least that sends as much in as many pieces; memory beside 40 KiB for each."""
+    few = ("--consumers", "20", "--seconds", "1", "--rate", "100", "--hosts", "2", "--accounts", "8")
+    result = run_once("idle", *few, "--gigabytes", "0.02")
+    check(result, "idle", 1)
+    assert [figure["name"] for figure in result["figures"]] == ["idle", "idle.memory", "idle.memory_behind"]
+    assert [figure["bound"] for figure in result["figures"][1:]] == [40, 40]
+    assert result["params"]["wakes_per_s"] > 0
+
+
+@pytest.mark.e2e
 def test_latency_measures_both_ways_of_keeping_the_log() -> None:
     """Median and 99th percentile with fsync and os, beside sums of the disk's own time for a group."""
     result = run_once("latency", "--seconds", "1.5", "--rate", "200", "--hosts", "2", "--accounts", "8")

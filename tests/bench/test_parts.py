@@ -74,7 +74,7 @@ def test_readers_drain_what_they_are_sent() -> None:
     """The child's sockets take what is wanted of them once it is told to, and it says so; an early end is a fault."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with Readers(port, 2, 1000) as readers:
+        with Readers(port, ["", ""], 1000) as readers:
             sockets = [listener.accept()[0] for _ in range(2)]
             readers.connected()
             readers.go()
@@ -82,7 +82,7 @@ def test_readers_drain_what_they_are_sent() -> None:
                 sock.sendall(b"x" * 1000)
             readers.done()
             readers.go()  # it may end
-        with Readers(port, 1, 1000) as readers:
+        with Readers(port, [""], 1000) as readers:
             sock = listener.accept()[0]
             readers.connected()
             readers.go()

@@ -471,14 +471,34 @@ def test_shutdown_closes_everybody(tmp_path: Path, code: int) -> None:
             Client.connect(consumers)
 
 
+def rss() -> int:
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * BLOCK
+
+
+@pytest.mark.measures
+def test_consumers_behind_cost_the_same_however_far(tmp_path: Path) -> None:
+    """Consumers that do not read cost under 40 KiB of memory each at any distance behind, as much as those close by."""
+    each, buffers = 150, 8 << 10
+    costs = []
+    with serving(tmp_path) as (log, consumers):
+        fill(log, 1000, size=20_000)  # 20 MB; a socket takes some of the last events
+        Client.connect(consumers, 0, buffers=buffers)
+        for first, span in ((980, 10), (0, 980)):
+            before = rss()
+            for i in range(each):
+                Client.connect(consumers, first + span * i // each, buffers=buffers)
+            until("all are blocked", lambda: all(row.blocked_s > 0 for row in consumers.stats()))
+            costs.append((rss() - before) / each)
+    assert max(costs) < 40 * 1024 + 12 * 1024  # the test's own socket and objects come on top
+    assert costs[1] - costs[0] < 8 * 1024, costs
+
+
 @pytest.mark.measures
 def test_consumers_cost_a_known_amount(tmp_path: Path) -> None:
     """Three hundred idle consumers cost under 40 KiB of memory each, and nothing is left when they have gone."""
     from zlay._fast import mem
-
-    def rss() -> int:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4_096
 
     with serving(tmp_path) as (log, consumers):
         fill(log, 50)

@@ -52,6 +52,7 @@ cdef class Pump:
     cdef Piece *pieces           # owned, as the next
     cdef Outlet *outlets
     cdef uint32_t n_pieces
+    cdef uint32_t stepped        # pieces that `step` lets go
     cdef uint32_t n
     cdef size_t most
     cdef int epoll_fd
@@ -86,23 +87,25 @@ cdef class Pump:
         zl_free(self.outlets)
         zl_free(self.pieces)
 
-    cdef int _push(self, Outlet *o) noexcept nogil:
-        """Until the socket takes no more or all is sent. 0 or an errno."""
-        cdef Piece *piece
-        cdef ssize_t sent
-        while o.piece < self.n_pieces:
-            piece = &self.pieces[o.piece]
-            sent = sendfile(o.fd, piece.fd, &o.offset, min(self.most, <size_t> (piece.end - o.offset)))
-            if sent < 0:
-                if errno == EINTR:
-                    continue
-                return 0 if errno == EAGAIN else errno
-            if sent == 0:
-                return EIO                           # the file is shorter than it was
-            if o.offset == piece.end:
-                o.piece += 1
-                o.offset = self.pieces[o.piece].start
+    cdef int _send(self, Outlet *o) noexcept nogil:
+        """One call. 0 or an errno."""
+        cdef Piece *piece = &self.pieces[o.piece]
+        cdef ssize_t sent = sendfile(o.fd, piece.fd, &o.offset, min(self.most, <size_t> (piece.end - o.offset)))
+        if sent < 0:
+            return 0 if errno == EINTR else errno
+        if sent == 0:
+            return EIO                               # the file is shorter than it was
+        if o.offset == piece.end:
+            o.piece += 1
+            o.offset = self.pieces[o.piece].start
         return 0
+
+    cdef int _push(self, Outlet *o, uint32_t pieces) noexcept nogil:
+        """Until the socket takes no more or the first `pieces` are sent. 0 or an errno."""
+        cdef int error = 0
+        while o.piece < pieces and error == 0:
+            error = self._send(o)
+        return 0 if error == EAGAIN else error
 
     def fill(self):
         """Sends as much as the sockets hold. OSError."""
@@ -111,9 +114,28 @@ cdef class Pump:
         with nogil:
             for i in range(self.n):
                 if error == 0:
-                    error = self._push(&self.outlets[i])
+                    error = self._push(&self.outlets[i], self.n_pieces)
         if error:
             raise OSError(error, "a socket takes nothing")
+
+    def step(self):
+        """Sends every socket one piece more than at the last step, and what it had no room for then.
+
+        The thread's processor seconds. OSError.
+        """
+        cdef double spent
+        cdef uint32_t i
+        cdef int error = 0
+        self.stepped = min(self.stepped + 1, self.n_pieces)
+        with nogil:
+            spent = _thread_cpu_s()
+            for i in range(self.n):
+                if error == 0:
+                    error = self._push(&self.outlets[i], self.stepped)
+            spent = _thread_cpu_s() - spent
+        if error:
+            raise OSError(error, "a socket takes nothing")
+        return spent
 
     def run(self):
         """Sends the rest; the thread's processor seconds. OSError."""
@@ -134,7 +156,7 @@ cdef class Pump:
                 for k in range(n):
                     o = &self.outlets[events[k].data.u32]
                     if error == 0 and o.piece < self.n_pieces:
-                        error = self._push(o)
+                        error = self._push(o, self.n_pieces)
                         left -= o.piece == self.n_pieces
             spent = _thread_cpu_s() - spent
         if error:

@@ -11,28 +11,24 @@ pieces of the best of several sizes, from full buffers on, too.
 from __future__ import annotations
 
 import os
-import socket
 import statistics
-import tempfile
 import time
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zlay._fast.pumps import Pump
-from zlay.bench.filled import FilledLog, filled_log, recorded_batch
 from zlay.bench.inputs import add_corpus_arguments
 from zlay.bench.processes import cpu_s
 from zlay.bench.readers import Readers
 from zlay.bench.report import Figure, Report, cost, in_turn, rate
-from zlay.demo.relay import RelayChild
-from zlay.errors import LocalFault
+from zlay.bench.serving import SETTLE_S, Listener, public_port, serving, wait_still
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
-__all__ = ["DESCRIPTION", "GB", "Spent", "add_arguments", "measure", "measure_readers", "serving"]
+    from zlay.bench.filled import FilledLog
+    from zlay.demo.relay import RelayChild
+
+__all__ = ["DESCRIPTION", "GB", "Spent", "add_arguments", "measure", "measure_readers"]
 
 DESCRIPTION = "processor time of the relay for a gigabyte sent to many consumers"
 
@@ -42,15 +38,6 @@ MAIN = 100  # consumers of the main figure
 GB = 10**9
 LEAST_BYTES = 20_000_000  # for each consumer: buffers that are full at the beginning hold up to 3 MB
 PIECES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)  # sizes that the bound tries
-SETTLE_S = 0.1  # nothing more is sent: the buffers are full
-FILL_S = 60.0
-SETTINGS = {
-    "RELAY_UPSTREAM": "none",
-    "RELAY_RETENTION_HOURS": "1000",
-    "RELAY_RETENTION_BYTES": "0",
-    "RELAY_MAX_CONSUMERS": "10000",
-    "RELAY_MAX_CONSUMERS_PER_IP": "10000",
-}
 
 
 class Spent(NamedTuple):
@@ -86,16 +73,6 @@ def measure(arguments: argparse.Namespace) -> Report:
     return Report("fanout", params, ordered, arguments.runs)
 
 
-@contextmanager
-def serving(events: int, accounts: int, log_bytes: int) -> Iterator[tuple[FilledLog, RelayChild]]:
-    """A log of so many bytes, and a relay that serves it and reads no host."""
-    batch, frame_bytes = recorded_batch(events, accounts)
-    with tempfile.TemporaryDirectory(prefix="zlay-bench-") as name:
-        log = filled_log(Path(name) / "data", batch, frame_bytes, log_bytes)
-        with RelayChild(Path(name), SETTINGS) as relay:
-            yield log, relay
-
-
 def measure_readers(name: str, log: FilledLog, relay: RelayChild, n: int, cursor: int, runs: int) -> list[Figure]:
     """The cost for n consumers that begin at a cursor, beside its bound, and the rate beside the bound's."""
     bound = _Bound(log, n, cursor)
@@ -127,27 +104,14 @@ def _serve(log: FilledLog, relay: RelayChild, n: int, cursor: int) -> Spent:
     """One run of the relay. LocalFault."""
     each = log.bytes_after(cursor)
     target = f"/xrpc/com.atproto.sync.subscribeRepos?cursor={cursor}"
-    _wait_still(relay, 0)
-    with Readers(int(relay.public.rpartition(":")[2]), n, each, target) as readers:
+    wait_still(relay, 0)
+    with Readers(public_port(relay), [target] * n, each) as readers:
         readers.connected()
-        _wait_still(relay, n)
+        wait_still(relay, n)
         begun, began = cpu_s(relay.process.pid), time.monotonic()
         readers.go()
         readers.done()
         return _per_gb(cpu_s(relay.process.pid) - begun, time.monotonic() - began, n * each)
-
-
-def _wait_still(relay: RelayChild, consumers: int) -> None:
-    """Until so many consumers are connected and nothing more is sent to them: their sockets are full."""
-    deadline = time.monotonic() + FILL_S
-    before = None
-    while time.monotonic() < deadline:
-        found = relay.stats()["consumers"]
-        if found == before and found["connected"] == consumers:
-            return
-        before = found
-        time.sleep(SETTLE_S)
-    raise LocalFault(f"the relay does not have {consumers} consumers with full sockets")
 
 
 class _Bound:
@@ -163,15 +127,11 @@ class _Bound:
     def spend(self, most_bytes: int) -> Spent:
         """One run. LocalFault, OSError."""
         with (
-            socket.create_server(("127.0.0.1", 0), backlog=self._n) as listener,
-            Readers(listener.getsockname()[1], self._n, self._bytes) as readers,
+            Listener(self._n) as listener,
+            Readers(listener.port, [""] * self._n, self._bytes) as readers,
         ):
-            sockets = [listener.accept()[0] for _ in range(self._n)]
+            pump = Pump(listener.accept(), self._pieces, most_bytes)
             readers.connected()
-            for sock in sockets:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pump = Pump([sock.fileno() for sock in sockets], self._pieces, most_bytes)
             pump.fill()
             time.sleep(SETTLE_S)
             began = time.monotonic()
@@ -179,8 +139,6 @@ class _Bound:
             spent_s = pump.run()
             readers.done()
             wall_s = time.monotonic() - began
-            for sock in sockets:
-                sock.close()
         return _per_gb(spent_s, wall_s, self._n * self._bytes)
 
     def close(self) -> None:

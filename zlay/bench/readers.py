@@ -1,11 +1,13 @@
 """Readers in a process of their own: so many sockets to one port, drained without a look at what comes.
 
-`Readers` is the parent's side; `python -m zlay.bench.readers PORT COUNT BYTES [TARGET]` the child's: it connects, with
-a WebSocket upgrade where a target is given, says so, waits for a word on its standard input, and takes BYTES from each.
+`Readers` is the parent's side; `python -m zlay.bench.readers PORT BYTES TARGET...` the child's: it connects once for
+each target, with a WebSocket upgrade unless it is empty, says so, waits for a word on its standard input, and takes
+BYTES from each.
 """
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import subprocess
@@ -16,9 +18,12 @@ from zlay._fast.pumps import drain
 from zlay.errors import LocalFault
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["Readers", "upgraded_socket"]
+__all__ = ["ENDLESS", "Readers", "upgraded_socket"]
+
+ENDLESS = 1 << 60  # bytes
 
 CONNECT_S = 60.0
 DRAIN_S = 600.0
@@ -34,8 +39,9 @@ class Readers:
     The child connects while the parent goes on: `connected` waits for it.
     """
 
-    def __init__(self, port: int, count: int, wanted_bytes: int, target: str = "") -> None:
-        command = [sys.executable, "-m", "zlay.bench.readers", str(port), str(count), str(wanted_bytes), target]
+    def __init__(self, port: int, targets: Sequence[str], wanted_bytes: int = ENDLESS) -> None:
+        """One socket for each target, "" = without an upgrade. `wanted_bytes`: of each; ENDLESS = until the end."""
+        command = [sys.executable, "-m", "zlay.bench.readers", str(port), str(wanted_bytes), *targets]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def connected(self) -> None:
@@ -96,15 +102,16 @@ def _read_answer(sock: socket.socket) -> None:
 
 def main(argv: list[str]) -> int:
     """The child's life. 0 = everything came."""
-    port, count, wanted = map(int, argv[:3])
-    target = argv[3]
+    port, wanted = map(int, argv[:2])
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sockets = [
         upgraded_socket(port, target) if target else socket.create_connection(("127.0.0.1", port), CONNECT_S)
-        for _ in range(count)
+        for target in argv[2:]
     ]
     print("connected", flush=True)
     if sys.stdin.readline():
-        drain([sock.fileno() for sock in sockets], [wanted] * count)
+        drain([sock.fileno() for sock in sockets], [wanted] * len(sockets))
         print("done", flush=True)
         sys.stdin.readline()
     return 0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zlay.bench.fanout import GB, measure_readers, serving
+from zlay.bench.fanout import GB, measure_readers
 from zlay.bench.inputs import add_corpus_arguments
 from zlay.bench.report import Report, cost
+from zlay.bench.serving import serving
 
 if TYPE_CHECKING:
     import argparse
