@@ -7,15 +7,13 @@ the log. `whole_history` compares what came out with what was said. One thread.
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 import struct
 import threading
 from collections import Counter, defaultdict
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.crash.databases import NotNowError
 from tests.crash.witnesses import Seen, digest
 from tests.reference.log_ref import ENTRY, SIZE, LogReader, crc32c
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
+    from tests.crash.databases import StateDatabase
     from tests.crash.takedowns import Takedowns
     from tests.crash.witnesses import Truth
 
@@ -128,32 +127,27 @@ class State:
     repos: dict[str, tuple[str, bytes]]  # rev, head by DID
 
 
-def read_state(data_dir: Path, scratch: Path) -> State | None:
-    """The state as a start would find it, from a copy; None while there is none."""
-    scratch.mkdir()
+def read_state(database: StateDatabase) -> State | None:
+    """The state as a start would find it; None while there is none."""
     try:
-        for name in ("state.sqlite", "state.sqlite-wal"):
-            if (data_dir / name).exists():
-                shutil.copy(data_dir / name, scratch / name)
-        with closing(sqlite3.connect(scratch / "state.sqlite")) as db:
-            if not db.execute("SELECT name FROM sqlite_master WHERE name = 'backfill_progress'").fetchall():
-                return None
-            applied_seq, dedup_from = db.execute("SELECT applied_seq, dedup_from FROM checkpoint").fetchone()
-            rows = db.execute("SELECT id, hostname, epoch, upstream_cursor, account_count FROM host")
+        with database.as_left() as query:
+            ((applied_seq, dedup_from),) = query("SELECT applied_seq, dedup_from FROM checkpoint")
+            rows = query("SELECT id, hostname, epoch, upstream_cursor, account_count FROM host")
             hosts = {row[0]: row[1:] for row in rows}
-            rows = db.execute("SELECT did, host_id, upstream_status, desynchronized FROM account")
+            rows = query("SELECT did, host_id, upstream_status, desynchronized FROM account")
             accounts = {row[0]: row[1:] for row in rows}
-            rows = db.execute("SELECT did, rev, head FROM account_repo r JOIN account a ON a.uid = r.uid")
+            rows = query("SELECT did, rev, head FROM account_repo r JOIN account a ON a.uid = r.uid")
             return State(applied_seq, dedup_from, hosts, accounts, {row[0]: row[1:] for row in rows})
-    finally:
-        shutil.rmtree(scratch)
+    except NotNowError:
+        return None
 
 
 @dataclass(slots=True)
 class Inspector:
-    """Looks at a data directory between a kill and the next start."""
+    """Looks at a data directory and its state between a kill and the next start."""
 
     data_dir: Path
+    database: StateDatabase
     truth: Truth
     keeper: Keeper
     takedowns: Takedowns
@@ -164,7 +158,7 @@ class Inspector:
     def look(self) -> None:
         """Raises AssertionError with what is wrong."""
         entries = self.follow()
-        now = read_state(self.data_dir, self.data_dir.parent / "inspected")
+        now = read_state(self.database)
         if now is not None:
             self._state(now, entries, self.read_to)
         self.before = now or self.before

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.crash.check import Inspector, Keeper, log_agrees, read_index, read_state, state_agrees, whole_history
+from tests.crash.databases import StateFile, StateServer
 from tests.crash.plan import FIRST_START, needs_renumbering, needs_stop, needs_torn_end
+from tests.crash.slow_state import SlowState
 from tests.crash.takedowns import Operator, Takedowns
 from tests.crash.witnesses import Restless, Truth, seen
 from tests.e2e.relay import RelayFailedError, RelayProcess
-from tests.e2e.slow_state import SlowState
 from tests.reference.consumer import Collector, StrictConsumer
 from zlay.sim.process import SimProcess
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tests.crash.databases import StateDatabase
     from tests.crash.plan import Kill
     from tests.crash.witnesses import Seen
+    from zlay.bench.cluster import Cluster
 
 __all__ = ["History", "Settings"]
 
@@ -79,10 +81,12 @@ class History:
     done: Counter[str | None]
     missed: list[str] = field(default_factory=list)
     say: Callable[[str], None] = lambda text: None
+    server: Cluster | None = None  # PostgreSQL for the state; None = SQLite
     kills: int = 0
     _rng: random.Random = field(init=False)
     _sim: SimProcess = field(init=False)
     _relay: RelayProcess = field(init=False)
+    _database: StateDatabase = field(init=False)
     _slow: SlowState = field(init=False)
     _truth: Truth = field(init=False)
     _inspector: Inspector = field(init=False)
@@ -116,8 +120,10 @@ class History:
         self._sim = stack.enter_context(SimProcess(*flags))
         self._sim.set_plc("slow", ms=DIRECTORY_MS)
         self._truth = Truth(stack.enter_context(self._sim.ledger()))
+        data_dir = self.work / "relay"
+        self._database = StateFile(data_dir) if self.server is None else StateServer(self.server.new_schema())
         self._relay = RelayProcess(
-            self.work / "relay",
+            data_dir,
             plc_url=self._sim.plc,
             hosts=self._sim.hosts,
             env={
@@ -125,13 +131,14 @@ class History:
                 "RELAY_DURABILITY": settings.durability,
                 "HOST_READER": settings.host_reader,
                 "RELAY_RETENTION_BYTES": str(RETENTION_BYTES),
+                **self._database.settings,
             },
         )
         stack.push(self._relay.__exit__)  # started and killed by us, its log shown when something fails
         keeper = stack.enter_context(Keeper(self._relay.data_dir / "events", self.work / "kept"))
         self._takedowns = Takedowns(self._relay.data_dir / "events", self._truth.outlaws)
-        self._inspector = Inspector(self._relay.data_dir, self._truth, keeper, self._takedowns)
-        self._slow = stack.enter_context(SlowState(self._relay.data_dir / "state.sqlite", self._rng_of("slow")))
+        self._inspector = Inspector(self._relay.data_dir, self._database, self._truth, keeper, self._takedowns)
+        self._slow = stack.enter_context(SlowState(self._database, self._rng_of("slow")))
         self._consumer = stack.enter_context(
             Collector(self._relay.port, 0, reconnect=True, contiguous=False, keep=seen)
         )
@@ -163,8 +170,7 @@ class History:
         return len(cursors) == HOSTS and None not in cursors
 
     def _host_rows(self, column: str) -> list[int | None]:
-        with closing(sqlite3.connect(self._relay.data_dir / "state.sqlite", timeout=30)) as state:
-            return [row[0] for row in state.execute(f"SELECT {column} FROM host ORDER BY id")]
+        return [row[0] for row in self._database.rows(f"SELECT {column} FROM host ORDER BY id")]
 
     # --- killing ---
 
@@ -327,11 +333,11 @@ class History:
         log_agrees(self._relay.data_dir / "events", frames, hidden)
         with self._slow.resting:
             self._inspector.look()
-            state = read_state(self._relay.data_dir, self.work / "state")
+            state = read_state(self._database)
         assert state is not None
         state_agrees(state, self._truth, frames, self._inspector.read_to)
         self._takedowns.agrees(self._operator)
-        self._takedowns.state_agrees(self._relay.data_dir / "state.sqlite")
+        self._takedowns.state_agrees(self._database)
         assert {frame.kind for frame in frames} == {"#commit", "#sync", "#identity", "#account"}
         assert self._slow.locked > 0, "the state was never slow"
         assert self._held > 0, "no frame was ever held"

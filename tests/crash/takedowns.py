@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import sqlite3
 import threading
 import time
 from collections import defaultdict
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.e2e.relay import ADMIN_PASSWORD, request
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.crash.check import Entry
+    from tests.crash.databases import StateDatabase
 
 __all__ = ["Operator", "Takedowns"]
 
@@ -139,8 +138,7 @@ class Takedowns:
         hidden = set().union(*(seqs for did, seqs in self.own.items() if self.down.get(did)))
         return [entry.seq for entry in entries if entry.seq not in hidden]
 
-    def state_agrees(self, state: Path) -> None:
+    def state_agrees(self, state: StateDatabase) -> None:
         """After an orderly stop exactly the accounts that are down are so in the state."""
-        with closing(sqlite3.connect(state)) as db:
-            rows = db.execute("SELECT did, local_status FROM account WHERE local_status <> 0").fetchall()
+        rows = state.rows("SELECT did, local_status FROM account WHERE local_status <> 0")
         assert sorted(rows) == sorted((did, TAKENDOWN_STATUS) for did, down in self.down.items() if down)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.check import Inspector, Keeper, log_agrees, read_index, read_state, state_agrees, whole_history
+from tests.crash.databases import StateFile
 from tests.crash.takedowns import Operator, Takedowns
 from tests.crash.witnesses import Seen, Truth, digest
 from tests.eventlog.support import DID, message, opened
@@ -58,7 +59,8 @@ def make(data_dir: Path, upstream: Sequence[int] = range(1, EVENTS + 1), segment
     truth.passing = {0: [list(range(1, EVENTS + 1))]}
     truth.last = {0: EVENTS}
     events = data_dir / "events"
-    return Inspector(data_dir, truth, Keeper(events, data_dir.parent / "kept"), Takedowns(events, truth.outlaws))
+    state = StateFile(data_dir)
+    return Inspector(data_dir, state, truth, Keeper(events, data_dir.parent / "kept"), Takedowns(events, truth.outlaws))
 
 
 def change(data_dir: Path, sql: str) -> None:
@@ -172,16 +174,15 @@ def test_takedowns_that_were_not(
 def test_a_takedown_in_the_state(tmp_path: Path) -> None:
     """A state in which an account is up that is down, or the other way round."""
     inspector = make(tmp_path / "data")
-    path = tmp_path / "data" / "state.sqlite"
-    inspector.takedowns.state_agrees(path)
+    inspector.takedowns.state_agrees(inspector.database)
     change(tmp_path / "data", f"UPDATE account SET local_status = 3 WHERE did = '{did(1)}'")
     with pytest.raises(AssertionError):
-        inspector.takedowns.state_agrees(path)
+        inspector.takedowns.state_agrees(inspector.database)
     inspector.takedowns.down[did(1)] = True
-    inspector.takedowns.state_agrees(path)
+    inspector.takedowns.state_agrees(inspector.database)
     inspector.takedowns.down[did(2)] = True
     with pytest.raises(AssertionError):
-        inspector.takedowns.state_agrees(path)
+        inspector.takedowns.state_agrees(inspector.database)
 
 
 def test_a_hole_in_the_log(tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_the_state_against_what_was_seen(tmp_path: Path, sql: str) -> None:
     for wrong in (False, True):
         if wrong:
             change(tmp_path / "data", sql)
-        state = read_state(tmp_path / "data", tmp_path / "scratch")
+        state = read_state(inspector.database)
         assert state is not None
         if not wrong:
             state_agrees(state, inspector.truth, frames, EVENTS)
