@@ -40,6 +40,7 @@ __all__ = ["History", "Settings"]
 HOSTS = 4
 POINT_S = 20.0  # how long a point may take to be reached; then the kill comes all the same
 PROGRESS_EVERY = 4  # kills between two waits for events, which a machine under load needs to make any
+SOME_KILLS = 10  # from here on all that is to happen meanwhile must have
 WAIT_S = 180.0
 RETENTION_BYTES = 8_000_000
 DIRECTORY_MS = 150
@@ -154,6 +155,7 @@ class History:
 
     def _start(self, point: str = "", *, ready: bool) -> None:
         """Starts the relay, which dies at that point."""
+        self._truth.read()  # so that the operator knows whom to take down
         cursor_s = self._rng.choice((0.3, 1.0, 4.0))
         self._relay.prefix = ["env", f"PYTHONPATH={self.tree}", f"ZLAY_CRASH_AT={point}", f"CRASH_CURSOR_S={cursor_s}",
                               sys.executable, "-P", "-X", "faulthandler", "-m", "tests.crash.relay_child"]  # fmt: skip
@@ -319,6 +321,7 @@ class History:
         self._truth.read()
         self._start(ready=True)
         self._consumer.wait_for(lambda _: self._heard_all(), "the last events", WAIT_S)
+        self._count_holds()
         self._operator.settle(WAIT_S)
         time.sleep(self.settings.quiet_s)
         self._restless.stop()
@@ -339,9 +342,10 @@ class History:
         self._takedowns.agrees(self._operator)
         self._takedowns.state_agrees(self._database)
         assert {frame.kind for frame in frames} == {"#commit", "#sync", "#identity", "#account"}
-        assert self._slow.locked > 0, "the state was never slow"
-        assert self._held > 0, "no frame was ever held"
-        assert self._takedowns.periods > 1, "no account was ever taken down"
+        if self.kills >= SOME_KILLS:
+            assert self._slow.locked > 0, "the state was never slow"
+            assert self._held > 0, "no frame was ever held"
+            assert self._takedowns.periods > 1, "no account was ever taken down but for the end"
         oldest = next(read_index(self._relay.data_dir / "events")).seq
         self.say(f"{len(frames)} events, {self._restless.again} seen again, log from {oldest}, held {self._held:.0f}")
         self.say(f"{self._takedowns.periods} takedowns, {len(hidden)} events hidden by them now or then")

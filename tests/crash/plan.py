@@ -21,7 +21,7 @@ FIRST_START = ("start.agreed", "start.store_id", "hosts.before", "hosts.after")
 # The kill before leaves what is needed: a half-made segment, a state that is behind the log.
 _BEFORE = {"remove.before": "birth.between", "remove.after": "birth.frames", "replay.group": "apply.collected"}
 _OFTEN = 40  # a point of the path of events is let pass up to so often
-_SOMETIMES = {"commit": 12, "apply": 8, "cursors": 2, "rotate": 2, "birth": 2, "retire": 3, "unlink": 3}
+_SOMETIMES = {"commit": 12, "apply": 8, "cursors": 2, "rotate": 2, "birth": 2, "retire": 3, "unlink": 3, "takedown": 3}
 _TRIES = 4  # for each hit that is wanted; then a point is not reachable any more, and that is a failure
 _ONCE = ("open", "start", "recover", "remove", "replace", "replay", "hosts", "epoch", "stop")
 

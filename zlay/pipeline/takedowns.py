@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zlay._fast import hidden, pipeline
+from zlay._fast import crash, hidden, pipeline
 from zlay._fast.verdicts import STATUSES
 from zlay.errors import StateUnavailable
 from zlay.eventlog.spans import seq_span
@@ -84,9 +84,11 @@ class Takedowns:
                 raise StateUnavailable(_REFUSALS[outcome])
             if outcome == "not_loaded":
                 time.sleep(POLL_S)
+        crash.point("takedown.logged")
         if outcome == "same":
             status = _TAKENDOWN if down else upstream
         self._settle(did, seq, deadline, down=down)
+        crash.point("takedown.settled")
         return AccountStatus(did, STATUSES[status] in _MAY_BE_ACTIVE, STATUSES[status], seq or None)
 
     def _settle(self, did: str, seq: int, deadline: float, *, down: bool) -> None:
