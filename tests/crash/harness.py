@@ -95,6 +95,7 @@ class History:
     _restless: Restless = field(init=False)
     _operator: Operator = field(init=False)
     _takedowns: Takedowns = field(init=False)
+    _settled: bool = False
     _held: float = 0.0  # frames, as far as they were counted before a kill
     _counted: int = 0  # of the consumer's frames
     _heard: int = 0  # ... of accounts that nobody takes down
@@ -104,11 +105,9 @@ class History:
         self._rng = random.Random(self.settings.seed)
         with ExitStack() as stack:
             self._open(stack)
-            settled = False
             for kill in plan:
-                if not settled and kill.point not in FIRST_START:
+                if not self._settled and kill.point not in FIRST_START:
                     self._settle()
-                    settled = True
                 self._kill(kill)
             self._finish()
 
@@ -166,6 +165,7 @@ class History:
         self._start(ready=True)
         self._relay.wait_for(self._connected, "word of the hosts' connections", WAIT_S)
         self._relay.kill()
+        self._settled = True
 
     def _connected(self) -> bool:
         cursors = self._host_rows("upstream_cursor")
@@ -194,7 +194,7 @@ class History:
         self.done[hit] += 1
         self.say(f"kill {self.kills}: {kill.point or 'a moment'}{'' if kill.point == hit else ', not reached'}")
         self._look()
-        if self.kills % PROGRESS_EVERY == 0:
+        if self._settled and self.kills % PROGRESS_EVERY == 0:
             self._progress()
 
     def _at_a_moment(self) -> None:
