@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,28 +11,22 @@ import pytest
 from tests.state.support import did
 from zlay.identity.saver import IdentitySaver
 from zlay.pipeline.types import Identity
-from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from tests.state.databases import Database
     from zlay.pipeline.types import Outcome
+    from zlay.state.store import SqlStore
 
 PATIENCE_S = 20.0
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the state lies."""
-    return tmp_path / "state.sqlite"
-
-
-@pytest.fixture
-def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
-    """An empty store that gives up on a held file soon."""
+def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]:
+    """An empty store that gives up on other people's locks soon."""
     monkeypatch.setattr("zlay.state.store.BUSY_TIMEOUT_S", 0.05)
-    opened = SqliteStore(path)
+    opened = database.open()
     yield opened
     opened.close()
 
@@ -43,7 +36,7 @@ def said(n: int, outcome: Outcome = "ok", at_us: int = 5) -> Identity:
     return Identity(did(n), outcome, "a.example.com", 1, b"\2" * 33, at_us)
 
 
-def test_order_is_kept(store: SqliteStore) -> None:
+def test_order_is_kept(store: SqlStore) -> None:
     """Answers, expiries and removals of one DID end as the last of them says; failures change nothing."""
     saver = IdentitySaver(store)
     saver.note(said(1))
@@ -61,21 +54,18 @@ def test_order_is_kept(store: SqliteStore) -> None:
     assert saver.waiting() == 0
 
 
-def test_store_that_is_away(store: SqliteStore, path: Path) -> None:
+def test_store_that_is_away(store: SqlStore, database: Database) -> None:
     """While the store takes nothing answers wait, in order, and are written when it is back."""
     saver = IdentitySaver(store)
-    other = sqlite3.connect(path, autocommit=True)
-    other.execute("BEGIN IMMEDIATE")
-    thread = threading.Thread(target=saver.run, daemon=True)
-    thread.start()
-    for n in range(2500):
-        saver.note(said(n))
-    saver.expire(did(0))
-    deadline = time.monotonic() + PATIENCE_S
-    time.sleep(0.7)  # one interval, so that it has tried at least once
-    assert saver.waiting() == 2501
-    other.execute("ROLLBACK")
-    other.close()
+    with database.hold():
+        thread = threading.Thread(target=saver.run, daemon=True)
+        thread.start()
+        for n in range(2500):
+            saver.note(said(n))
+        saver.expire(did(0))
+        deadline = time.monotonic() + PATIENCE_S
+        time.sleep(0.7)  # one interval, so that it has tried at least once
+        assert saver.waiting() == 2501
     while saver.waiting() and time.monotonic() < deadline:
         time.sleep(0.01)
     saver.stop()
@@ -85,7 +75,7 @@ def test_store_that_is_away(store: SqliteStore, path: Path) -> None:
     assert [row is None for row in rows] == [True] + [False] * 2499
 
 
-def test_memory_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond its bound the oldest changes are given up and counted."""
     monkeypatch.setattr("zlay.identity.saver.MAX_WAITING", 10)
     saver = IdentitySaver(store)

@@ -228,7 +228,11 @@ def test_large_groups_go_in_pieces(database: PostgresDatabase, monkeypatch: pyte
 
 def test_server_that_is_not_there_is_a_refusal(database: PostgresDatabase) -> None:
     """A database that cannot be reached, or cannot be read as one, is a clear refusal to start without the password."""
-    for url in ("postgresql://zlay:secret@/postgres?host=/nonexistent", database.url.replace("search_path", "no_such")):
+    for url in (
+        "postgresql://zlay@/postgres?host=/nonexistent",
+        database.url.replace("search_path", "no_such"),
+        f"{database.cluster.url}&options=-csearch_path%3Dno_such",
+    ):
         with pytest.raises(StartError, match="cannot open the state") as told:
             PostgresStore(url.replace("zlay@", "zlay:secret@"))
         assert "secret" not in str(told.value)

@@ -33,6 +33,7 @@ MADE_S = 120.0
 READY_S = 60.0
 STOP_S = 20.0
 LOOK_S = 0.02
+_WITH_US = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []  # it ends when who started it is killed
 
 
 def binaries() -> Path | None:
@@ -99,7 +100,7 @@ class Cluster:
         flags = [f"--{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self.folder / "data", *flags],
+                [*_WITH_US, self._binaries / "postgres", "-D", self.folder / "data", *flags],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), **self._owner,
             )  # fmt: skip
         deadline = time.monotonic() + READY_S

@@ -286,7 +286,9 @@ class PostgresStore(SqlStore[_Connection]):
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ? AND backend_start = ?", self._seat
             )
         deadline = time.monotonic() + SEAT_WAIT_S
-        while not session.execute(_TRY_LOCK).fetchone()[0]:
+        while not (locked := session.execute(_TRY_LOCK).fetchone()[0]):
+            if locked is None:
+                raise StateError("no schema that search_path names is there: create it, or name another one")
             if time.monotonic() >= deadline or self._hurried.wait(SEAT_LOOK_S):
                 raise StateUnavailable(f"another relay uses this database{_holder(session)}")
         self._seat = session.execute(
