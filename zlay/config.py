@@ -260,6 +260,7 @@ class Config:
     resolver_threads: int = _setting("16", _whole(0, 256), "DID look-ups at a time; 0 = none, for diagnosis")
     resolver_recycle_interval: int = _setting("0", _whole(0, 1 << 31), "look-ups per connection; 0 = no limit")
     resolver_keep_alive: bool = _setting("true", _flag, "keep connections to the directory open")
+    plc_mirror: bool = _setting("0", _flag, "follow the first directory's /export, so that keys are known unasked")
     validator_cache_size: int = _setting("250000", _whole(64, 1 << 31), "accounts with a parsed key in memory")
     did_cache_size: int = _setting("500000", _whole(64, 1 << 31), "accounts in memory")
     log_format: str = _setting("text", _choice("text", "json"), "form of log lines")

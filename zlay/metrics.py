@@ -17,6 +17,7 @@ from zlay import __version__, gil
 from zlay._fast import hidden, mem, pipeline, pool, reader, requests, verdicts
 from zlay._fast import host as chost
 from zlay.memory import allocator, ledger
+from zlay.state.interface import MirrorPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -125,6 +126,16 @@ class Metrics:
         yield _counter("relay_chain_breaks", "valid commits that did not follow from the state", total("chain_breaks"))
         yield _counter("relay_ops_inverted", "record operations undone by verification", total("inversions"))
         yield _counter("relay_identity_refreshes", "identities asked for out of turn", total("refreshes"))
+        mirror = self._relay.mirror
+        place = MirrorPlace(0, 0) if mirror is None else mirror.place()
+        operations = 0 if mirror is None else mirror.operations
+        yield _counter("relay_plc_mirror_operations", "operations of the directory mirrored", operations)
+        yield _gauge("relay_plc_mirror_seq", "number of the last operation mirrored", place.seq)
+        yield _gauge(
+            "relay_plc_mirror_complete_timestamp_seconds",
+            "unix time up to which the mirror is complete; 0 = not yet, or off",
+            place.complete_us / 1e6,
+        )
         yield _counter("relay_account_moves", "accounts that changed host", total("moves"))
         yield _gauge("relay_account_cache_entries", "accounts in memory", total("accounts"))
         yield _counter("relay_account_cache_evictions", "accounts evicted from memory", total("account_evictions"))

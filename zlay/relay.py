@@ -37,6 +37,7 @@ from zlay.hosts.resync import Resync
 from zlay.hosts.seeds import Seeder
 from zlay.hosts.status_check import StatusChecker
 from zlay.housekeeping import Housekeeping
+from zlay.identity.mirror import Mirror
 from zlay.identity.resolver import Resolver
 from zlay.memory.leaks import LeakTrace
 from zlay.metrics import Metrics
@@ -158,11 +159,13 @@ class Relay:
     def _open_upstream(self, dedup_from: int, behind: dict[int, tuple[int, int]]) -> None:
         config = self.config
         private = config.relay_allow_private_hosts
+        self.mirror = Mirror(self._store, config.relay_plc_url[0]) if config.plc_mirror else None
         self.loader = Loader(
             self._store,
             next_loads=self.link.next_loads,
             post_accounts=self.link.post_accounts,
             on_fault=lambda down: self.link.set_outage("store", down=down),
+            **({} if self.mirror is None else {"mirrored_us": self.mirror.complete_us}),
         )
         self.resolver = Resolver(
             self._store,
@@ -232,6 +235,8 @@ class Relay:
         for part in (self.resolver, self.status_checker, self.resync):
             for name, target in part.threads():
                 spawn(name, target)
+        if self.mirror is not None:
+            spawn("plc-mirror", self.mirror.run)
         spawn("recheck", self._run_rechecks)
         spawn("registry", self.registry.run)
         spawn("housekeeping", self.housekeeping.run)
@@ -275,6 +280,8 @@ class Relay:
         self.log.seal()  # or a worker would wait for room in it for as long as the disk is full
         self.loader.stop()
         self.resolver.stop()
+        if self.mirror is not None:
+            self.mirror.stop()
         self.status_checker.stop()
         self.resync.stop()
         self.applier.stop()

@@ -13,7 +13,7 @@ from tests.state.support import CID_A, CID_B, DELETED, delta, did, rev
 from zlay.errors import StartError, StateError, StateUnavailable
 from zlay.pipeline.types import HostCursor, Identity
 from zlay.state import schema
-from zlay.state.interface import NewHost
+from zlay.state.interface import Mirrored, MirrorPlace, NewHost
 from zlay.state.store import BUSY_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -123,6 +123,52 @@ def test_identity_without_account(store: SqlStore) -> None:
     assert row is not None
     assert row.host_id == 0
     assert row.identity == ok(did(1), 5)
+
+
+def mirrored(store: SqlStore, made_us: int, pds: str | None) -> None:
+    """An operation of account 1 made then; without a PDS the account's end."""
+    identity = None if pds is None else ok(did(1), made_us, pds)
+    store.save_mirrored("http://plc.test", [Mirrored(did(1), made_us, identity)], MirrorPlace(1, 1))
+
+
+def known(store: SqlStore, complete_us: int) -> tuple[str | None, int] | None:
+    """(PDS, time) of account 1's identity where a mirror is complete up to then."""
+    (row,) = store.load_accounts([did(1)], complete_us)
+    return None if row is None or row.identity is None else (row.identity.pds, row.identity.resolved_us)
+
+
+def test_mirrored_identities_are_as_good_as_the_mirror(store: SqlStore) -> None:
+    """What a mirror has said holds up to when it is complete, and is of no use without one; the newest counts."""
+    mirrored(store, 7, "a.example.com")
+    assert known(store, 0) is None
+    assert known(store, 90) == ("a.example.com", 90)
+    mirrored(store, 8, "b.example.com")
+    assert known(store, 90) == ("b.example.com", 90)
+    mirrored(store, 9, None)
+    assert known(store, 90) is None
+    assert store.mirror_place("http://plc.test") == MirrorPlace(1, 1)
+
+
+def test_mirror_and_resolvers(store: SqlStore) -> None:
+    """Of an operation and an answer the clearly later one counts; an answer of about the operation's time is not used
+    but asked for again, or not taken; what is in doubt stays so."""
+    hour = 3_600_000_000
+    store.save_identities([ok(did(1), 5 * hour, "answer.example.com")])
+    mirrored(store, 4 * hour, "old.example.com")
+    mirrored(store, hour, None)
+    assert known(store, 0) == ("answer.example.com", 5 * hour)
+    mirrored(store, 6 * hour, "new.example.com")
+    assert known(store, 9 * hour) == ("new.example.com", 9 * hour)
+    store.save_identities([ok(did(1), 6 * hour + 1, "perhaps.example.com")])
+    assert known(store, 9 * hour) == ("new.example.com", 9 * hour)
+    store.save_identities([ok(did(1), 7 * hour, "later.example.com")])
+    assert known(store, 0) == ("later.example.com", 7 * hour)
+    mirrored(store, 7 * hour - 1, "about.example.com")
+    assert known(store, 9 * hour) is None
+    mirrored(store, 8 * hour, "doubted.example.com")
+    assert known(store, 9 * hour) is None
+    store.save_identities([ok(did(1), 9 * hour, "asked.example.com")])
+    assert known(store, 0) == ("asked.example.com", 9 * hour)
 
 
 def test_identities_never_go_back(store: SqlStore) -> None:

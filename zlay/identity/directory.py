@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from zlay.pipeline.types import Outcome
 
-__all__ = ["Asker", "Directories"]
+__all__ = ["Asker", "Directories", "retry_after_s"]
 
 REQUEST_TIMEOUT_S = 5.0  # of one directory; a healthy one answers in some 100 ms
 RESOLVE_LIMIT_S = 12.0  # in all, pauses and the other directories included
@@ -206,7 +206,7 @@ class Asker:
             finally:
                 if isinstance(answer, HttpResponse):
                     detail = f"{url}: status {answer.status}"
-                    asked[url] = _retry_after_s(answer)
+                    asked[url] = retry_after_s(answer)
                 if isinstance(answer, Identity):
                     self._directories.note_answer(url)
                 else:
@@ -269,7 +269,7 @@ def _failed(did: str, detail: str, *, systemic: bool = False, postponed: bool = 
     return Identity(did, "failed", None, 0, b"", _now_us(), detail, systemic, postponed)
 
 
-def _retry_after_s(response: HttpResponse) -> float | None:
+def retry_after_s(response: HttpResponse) -> float | None:
     """How long the directory wants to be left alone; None = it does not say so. A date counts from its own."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdigit():

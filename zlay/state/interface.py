@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from zlay.hosts.interface import HostStatus
     from zlay.pipeline.types import AccountDelta, AccountRow, HostCursor, Identity
 
-__all__ = ["MAX_LIST_REPOS", "Checkpoint", "HostRow", "HostSource", "NewHost", "RepoRow", "Store"]
+__all__ = [
+    "MAX_LIST_REPOS",
+    "Checkpoint",
+    "HostRow",
+    "HostSource",
+    "MirrorPlace",
+    "Mirrored",
+    "NewHost",
+    "RepoRow",
+    "Store",
+]
 
 HostSource = Literal["config", "upstream", "request", "admin"]
 
@@ -73,6 +83,23 @@ class RepoRow:
     head: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """What an operation in a directory's export makes of a DID."""
+
+    did: str
+    made_us: int  # when, by the directory's clock
+    identity: Identity | None  # None = it has to be asked for, or is no more
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPlace:
+    """How far the mirror of a directory has come."""
+
+    seq: int  # of the last operation stored; 0 = none
+    complete_us: int  # everything the directory had then is stored; 0 = there has been no such moment
+
+
 class Store(Protocol):
     """State in SQL. See the module's head for threads and errors."""
 
@@ -82,8 +109,12 @@ class Store(Protocol):
     def set_store_id(self, store_id: bytes) -> None:
         """Gives a new store its 16-byte id, durably. StateError when it has another one already."""
 
-    def load_accounts(self, dids: Sequence[str]) -> list[AccountRow | None]:
-        """The rows of `dids`, in their order; None where neither account nor identity is stored."""
+    def load_accounts(self, dids: Sequence[str], mirrored_us: int = 0) -> list[AccountRow | None]:
+        """The rows of `dids`, in their order; None where neither account nor identity is stored.
+
+        `mirrored_us`: a mirror is running and complete up to then, so that no did:plc here is older; 0 = none is, and
+        what a mirror alone has said is of no use.
+        """
 
     def account(self, did: str) -> AccountRow | None:
         """The row of one DID."""
@@ -115,6 +146,15 @@ class Store(Protocol):
 
     def forget_identities(self, dids: Sequence[str]) -> None:
         """Removes the stored identities of DIDs that are no more."""
+
+    def mirror_place(self, url: str) -> MirrorPlace:
+        """How far the mirror of a directory has come."""
+
+    def save_mirrored(self, url: str, newest: Sequence[Mirrored], place: MirrorPlace) -> None:
+        """Stores what a part of a directory's export says, the newest operation of each DID, and how far that goes.
+
+        What a resolver has asked for since the operation stays; what is in doubt stays in doubt.
+        """
 
     def hosts(self) -> list[HostRow]:
         """All hosts by id, in one query."""

@@ -39,12 +39,14 @@ class Loader:
         next_loads: Callable[[int, float], Sequence[str]],
         post_accounts: Callable[[Sequence[str], list[AccountRow | None]], None],
         on_fault: Callable[[bool], None] | None = None,
+        mirrored_us: Callable[[], int] = lambda: 0,
     ) -> None:
         """`next_loads(max_n, timeout_s)` waits for DIDs asked for; `post_accounts(dids, rows)` takes their rows,
         None = not stored. `on_fault(True)` is called when the database stops answering, `on_fault(False)` when it does
-        again.
+        again. `mirrored_us()` tells up to when a mirror of the directory is complete (unix microseconds; 0 = none is).
         """
         self._store = store
+        self._mirrored_us = mirrored_us
         self._next_loads = next_loads
         self._post_accounts = post_accounts
         self._on_fault = on_fault
@@ -66,7 +68,8 @@ class Loader:
         backoff = Backoff()
         while True:
             try:
-                rows = self._store.load_accounts(dids)
+                mirrored_us = self._mirrored_us()  # before the rows are read: they may only be newer than that
+                rows = self._store.load_accounts(dids, mirrored_us)
                 break
             except StateError as exc:
                 self._note_fault(str(exc))

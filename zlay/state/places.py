@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FilePlace", "Place", "ServerPlace", "place_of"]
 
 # Every table but the one of migrations, which each database keeps for itself.
-TABLES = ("checkpoint", "host", "account", "account_repo", "identity", "domain_ban", "backfill_progress")
+TABLES = ("checkpoint", "host", "account", "account_repo", "identity", "domain_ban", "backfill_progress", "plc_mirror")
 ROWS = 10_000  # of one read
 CONNECT_S = 10
 

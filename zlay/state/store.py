@@ -19,7 +19,7 @@ from zlay._fast import crash
 from zlay.errors import StateError, StateUnavailable
 from zlay.pipeline.types import AccountRow, Identity
 from zlay.state import schema
-from zlay.state.interface import MAX_LIST_REPOS, Checkpoint, HostRow, RepoRow
+from zlay.state.interface import MAX_LIST_REPOS, Checkpoint, HostRow, MirrorPlace, RepoRow
 from zlay.state.plan import make_plan, newest
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from zlay.hosts.interface import HostStatus
     from zlay.pipeline.types import AccountDelta, HostCursor
-    from zlay.state.interface import NewHost
+    from zlay.state.interface import Mirrored, NewHost
     from zlay.state.plan import Plan
 
 __all__ = ["ACCOUNT", "BUSY_TIMEOUT_S", "IDENTITY", "READERS", "REPO", "Rows", "Session", "SqlStore", "Table"]
@@ -37,6 +37,7 @@ READERS = 4  # connections; a caller beyond them waits for milliseconds
 READER_WAIT_S = 10.0  # a reader kept longer than this is a bug, a dying disk or a server that hangs
 BUSY_TIMEOUT_S = 5.0  # how long a write waits for a lock of somebody else's, such as a person's shell
 CLOSE_WAIT_S = 1.0  # of the five seconds that a stop may take
+CLOCKS_DIFFER_US = 300_000_000  # so far a directory's clock and ours may be apart
 
 _CREATE_SCHEMA_MIGRATION = (
     "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT, applied_us BIGINT)"
@@ -110,7 +111,20 @@ IDENTITY = Table(
     ("text", "text", "int2", "bytea", "int8"),
     "ON CONFLICT (did) DO UPDATE SET pds = excluded.pds, key_type = excluded.key_type,"
     " key_point = excluded.key_point, resolved_us = excluded.resolved_us"
-    " WHERE identity.resolved_us <= excluded.resolved_us",
+    f" WHERE CASE WHEN identity.resolved_us < 0 THEN {CLOCKS_DIFFER_US} - identity.resolved_us"
+    " ELSE identity.resolved_us END <= excluded.resolved_us",
+)
+# The same table. A row that a resolver has asked for long after the operation knows it; one that it has asked for about
+# then may or may not, and is to be asked for again; so is one that is in doubt already.
+MIRRORED = Table(
+    "identity",
+    IDENTITY.columns,
+    IDENTITY.types,
+    "ON CONFLICT (did) DO UPDATE SET pds = excluded.pds, key_type = excluded.key_type,"
+    " key_point = excluded.key_point, resolved_us = CASE WHEN identity.resolved_us < 0"
+    f" OR (identity.resolved_us > 0 AND identity.resolved_us + {CLOCKS_DIFFER_US} < -excluded.resolved_us)"
+    " THEN excluded.resolved_us ELSE 0 END"
+    f" WHERE identity.resolved_us <= {CLOCKS_DIFFER_US} - excluded.resolved_us",
 )
 
 
@@ -276,12 +290,12 @@ class SqlStore[C: Connection](ABC):
 
     # --- accounts ---
 
-    def load_accounts(self, dids: Sequence[str]) -> list[AccountRow | None]:
-        """The rows of `dids`, in their order."""
+    def load_accounts(self, dids: Sequence[str], mirrored_us: int = 0) -> list[AccountRow | None]:
+        """The rows of `dids`, in their order; a mirror is complete up to `mirrored_us`."""
         self._refuse_closed()
         with self._faults(), self._reader() as reader:
             accounts = {row[0]: row for row in self._by_did(reader, _LOAD_ACCOUNTS, dids)}
-            identities = {row[0]: _identity(row) for row in self._by_did(reader, _LOAD_IDENTITIES, dids)}
+            identities = {row[0]: _identity(row, mirrored_us) for row in self._by_did(reader, _LOAD_IDENTITIES, dids)}
         return [_account_row(did, accounts.get(did), identities.get(did)) for did in dids]
 
     def account(self, did: str) -> AccountRow | None:
@@ -356,6 +370,30 @@ class SqlStore[C: Connection](ABC):
         """Removes the stored identities of DIDs that are no more."""
         with self._transaction(durable=False) as writer:
             writer.executemany("DELETE FROM identity WHERE did = ?", [(did,) for did in dids])
+
+    def mirror_place(self, url: str) -> MirrorPlace:
+        """How far the mirror of a directory has come."""
+        rows = self._read("SELECT seq, complete_us FROM plc_mirror WHERE url = ?", (url,))
+        return MirrorPlace(*rows[0]) if rows else MirrorPlace(0, 0)
+
+    def save_mirrored(self, url: str, newest: Sequence[Mirrored], place: MirrorPlace) -> None:
+        """The newest operation of each DID in a part of a directory's export, and how far that goes."""
+        rows = []
+        gone = []
+        for one in newest:
+            if one.identity is None:
+                gone.append((one.did, one.made_us + CLOCKS_DIFFER_US))
+            else:
+                rows.append((one.did, one.identity.pds, one.identity.key_type, one.identity.key, -one.made_us))
+        with self._transaction(durable=False) as writer:
+            self._upsert(writer, MIRRORED, rows)
+            if gone:
+                writer.executemany("DELETE FROM identity WHERE did = ? AND resolved_us <= ?", gone)
+            writer.execute(
+                "INSERT INTO plc_mirror (url, seq, complete_us) VALUES (?, ?, ?) ON CONFLICT (url)"
+                " DO UPDATE SET seq = excluded.seq, complete_us = excluded.complete_us",
+                (url, place.seq, place.complete_us),
+            )
 
     # --- hosts ---
 
@@ -439,14 +477,18 @@ FROM account_repo r CROSS JOIN account a WHERE r.uid > ? AND a.uid > ? AND a.uid
 _LOAD_ACCOUNTS = (
     f"SELECT {_ACCOUNT_COLUMNS}, a.desynchronized FROM account a LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.did"
 )
-_LOAD_IDENTITIES = "SELECT did, pds, key_type, key_point, resolved_us FROM identity WHERE resolved_us > 0 AND did"
+_LOAD_IDENTITIES = "SELECT did, pds, key_type, key_point, resolved_us FROM identity WHERE resolved_us <> 0 AND did"
 _STORED_ACCOUNTS = (
     "SELECT did, uid, host_id, upstream_status, local_status, desynchronized, last_seq FROM account WHERE did"
 )
 
 
-def _identity(row: tuple[Any, ...]) -> Identity:
+def _identity(row: tuple[Any, ...], mirrored_us: int) -> Identity | None:
     did, pds, key_type, key, resolved_us = row
+    if did.startswith("did:plc:"):
+        resolved_us = max(resolved_us, mirrored_us)
+    if resolved_us <= 0:
+        return None
     return Identity(did, "ok", pds, key_type, key, resolved_us)
 
 
