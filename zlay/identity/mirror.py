@@ -93,7 +93,6 @@ class Mirror:
             self._store.save_mirrored(self._url, page.newest, after)
         except (HttpFault, ExportError, StateError) as exc:
             return self._fail(str(exc), 0.0)
-        self._place = after
         self.operations += page.operations
         self._pause_s = FIRST_PAUSE_S
         if self.fault is not None:
@@ -101,6 +100,7 @@ class Mirror:
             self.fault = None
         if complete and not place.complete_us:
             log.info("the mirror of the directory is complete", url=self._url, seq=after.seq)
+        self._place = after  # last: who sees that it is complete finds the rest true
         return COMPLETE_INTERVAL_S if complete else PAGE_INTERVAL_S
 
     def _fail(self, why: str, least_s: float) -> float:
