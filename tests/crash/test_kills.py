@@ -35,7 +35,7 @@ def test_fifteen_kills(tmp_path: Path) -> None:
     kills = [Kill(point) for point in (*FIRST_START[1:3], *chosen, rng.choice(("epoch.before", "epoch.after")))]
     while len(kills) < KILLS:
         kills.insert(rng.randrange(len(FIRST_START), len(kills)), Kill(None))
-    history = History(tmp_path, crash_tree(), Settings(SEED, moment_s=1.0, quiet_s=1.5), done)
+    history = History(tmp_path, crash_tree(), Settings(SEED, rate=80, moment_s=1.0, quiet_s=1.5), done)
     history.run(kills)
     assert done.total() == KILLS
     assert sum(n for point, n in done.items() if point is not None) >= KILLS // 2, history.missed
