@@ -59,30 +59,47 @@ def make_plan(deltas: Mapping[str, AccountDelta], stored: Iterable[StoredAccount
     """
     plan = Plan()
     fresh = dict(deltas)
-    known: list[tuple[int, AccountDelta]] = []
+    uids: list[int] = []
+    known: list[AccountDelta] = []
     for did, uid, host_id, upstream, local, desynchronized, last_seq in stored:
         delta = fresh.pop(did)
-        known.append((uid, delta))
+        uids.append(uid)
+        known.append(delta)
         if delta.last_seq >= last_seq and _STATUS_OF(delta) != (host_id, upstream, local, desynchronized):
-            plan.accounts.append((uid, *_ACCOUNT_OF(delta)))
+            plan.accounts += _accounts([uid], [delta])
             plan.counts[host_id] -= _counted(upstream)
             plan.counts[delta.host_id] += _counted(delta.upstream_status)
-    plan.repos = [(uid, *_REPO_OF(delta)) for uid, delta in known if delta.rev is not None]
+    plan.repos = _repos(uids, known)
     if fresh:
-        added = list(enumerate(sorted(fresh.values(), key=_LAST_SEQ), next_uid))
-        plan.new_accounts = [(uid, *_ACCOUNT_OF(delta)) for uid, delta in added]
-        plan.new_repos = [(uid, *_REPO_OF(delta)) for uid, delta in added if delta.rev is not None]
-        plan.counts.update(delta.host_id for _, delta in added if delta.upstream_status != S_DELETED)
+        added = sorted(fresh.values(), key=_LAST_SEQ)
+        numbers = range(next_uid, next_uid + len(added))
+        plan.new_accounts = _accounts(numbers, added)
+        plan.new_repos = _repos(numbers, added)
+        plan.counts.update(delta.host_id for delta in added if delta.upstream_status != S_DELETED)
     plan.counts = Counter({host_id: n for host_id, n in plan.counts.items() if n and host_id})
     plan.stale_identities = [(delta.did,) for delta in deltas.values() if delta.identity_stale]
     return plan
 
 
-# Many attributes by one call of C's: a group may have half a million accounts.
+# A group may have half a million accounts: rows are made by C, column by column.
 _STATUS_OF = attrgetter("host_id", "upstream_status", "local_status", "desynchronized")
-_ACCOUNT_OF = attrgetter("did", "host_id", "upstream_status", "local_status", "desynchronized", "last_seq")
-_REPO_OF = attrgetter("rev", "data", "head", "last_seq")
+_ACCOUNT_COLUMNS = tuple(map(attrgetter, ("did", "host_id", "upstream_status", "local_status", "desynchronized")))
+_REPO_COLUMNS = tuple(map(attrgetter, ("rev", "data", "head")))
 _LAST_SEQ = attrgetter("last_seq")
+
+
+def _accounts(uids: Sequence[int], deltas: Sequence[AccountDelta]) -> list[AccountParams]:
+    columns = [map(column, deltas) for column in (*_ACCOUNT_COLUMNS, _LAST_SEQ)]
+    return list(zip(uids, *columns, strict=True))
+
+
+def _repos(uids: Sequence[int], deltas: Sequence[AccountDelta]) -> list[RepoParams]:
+    """Of those whose repository is known."""
+    if any(delta.rev is None for delta in deltas):
+        kept = [(uid, delta) for uid, delta in zip(uids, deltas, strict=True) if delta.rev is not None]
+        uids, deltas = [uid for uid, _ in kept], [delta for _, delta in kept]
+    columns = [map(column, deltas) for column in (*_REPO_COLUMNS, _LAST_SEQ)]
+    return list(zip(uids, *columns, strict=True))
 
 
 def _counted(upstream_status: int) -> int:

@@ -17,6 +17,7 @@ A server that is away, that hangs or that lets a statement wait is given up on a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["PostgresStore", "words"]
 
 CONNECT_S = 4  # libpq takes whole seconds, 2 at least
-STATEMENT_S = 20.0  # to write: a piece of COPY, a statement; far above what UPSERT_ROWS take
+STATEMENT_S = 10.0  # to write: a piece of COPY, a statement; far above what UPSERT_ROWS take
 UPSERT_ROWS = 20_000  # in one statement, of which nothing is heard before its end; a second of a slow disk's time
 READ_S = 5.0  # to read: far above what a page or a batch takes; consumers that connect wait behind who reads
 HURRIED_S = 1.5  # the same once a stop has begun, whose last group has two seconds
@@ -321,7 +322,8 @@ class PostgresStore(SqlStore[_Connection]):
             )
 
     def _by_did(self, session: Session, sql: str, dids: Collection[str]) -> Iterable[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = session.execute(f"{sql} = ANY(?)", (list(dids),)).fetchall()
+        keys = "{" + json.dumps(sorted(dids))[1:-1] + "}"  # an array's text, of which a string is quoted as in JSON
+        rows: list[tuple[Any, ...]] = session.execute(f"{sql} = ANY(?::text[])", (keys,)).fetchall()
         return rows
 
     def _insert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
