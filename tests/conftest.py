@@ -1,6 +1,7 @@
 """What every test run has: no silent skips in CI, a note of the running test for the case that it crashes, the GIL off.
 
-Data of others: `tests/fixtures.py`. One pytest process, tests one after the other in its main thread.
+Data of others: `tests/fixtures.py`. In each process tests run one after the other in its main thread. Where
+pytest-xdist runs files side by side, what its processes find amiss at their end fails the run in the first.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import fnmatch
 import os
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,6 +28,7 @@ ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 
 NO_SKIP = os.environ.get("ZLAY_NO_SKIP", "0") == "1"
 RUNNING_TEST = os.environ.get("ZLAY_RUNNING_TEST", "")
+LONG_FOLDERS = ("e2e", "crash", "demo", "ops", "firehose", "verdicts", "_fast")  # the longest to run first
 
 
 @pytest.fixture
@@ -71,30 +73,24 @@ def _takes_tests(folder: Path) -> bool:
     return told.f_bavail * told.f_frsize >= MEMORY_BYTES and not told.f_flag & os.ST_NOEXEC
 
 
-def pytest_configure() -> None:
-    """Put tmp_path into memory."""
-    if _takes_tests(MEMORY) and os.access(MEMORY, os.W_OK):
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
-
 # ---- a skipped test is a failure (ZLAY_NO_SKIP=1) -----------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Skips:
-    """Skips seen in this run; `allowed` maps patterns of test ids to reasons."""
+    """What may be skipped; `allowed` maps patterns of test ids to reasons."""
 
     allowed: dict[str, str]
-    seen: list[str] = field(default_factory=list)
+
+    def reason(self, nodeid: str) -> str | None:
+        """Why this test may be skipped; None = it may not."""
+        found = (reason for pattern, reason in self.allowed.items() if fnmatch.fnmatchcase(nodeid, pattern))
+        return next(found, None)
 
     def judge(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        """Note a skip that is allowed; turn any other into a failure."""
-        if not report.skipped or hasattr(report, "wasxfail"):
+        """Turn a skip that is not allowed into a failure."""
+        if not report.skipped or hasattr(report, "wasxfail") or self.reason(report.nodeid) is not None:
             return
-        for pattern, reason in self.allowed.items():
-            if fnmatch.fnmatchcase(report.nodeid, pattern):
-                self.seen.append(f"{report.nodeid}: {reason}")
-                return
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"{why}\nZLAY_NO_SKIP=1: only what {ALLOWED_SKIPS.name} lists may be skipped."
@@ -131,40 +127,54 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print every allowed skip with its reason."""
-    if _skips.seen:
+    skipped = {report.nodeid: _skips.reason(report.nodeid) for report in terminalreporter.getreports("skipped")}
+    if NO_SKIP and skipped:
         terminalreporter.section("allowed skips")
-        for line in _skips.seen:
-            terminalreporter.line(line)
+        for nodeid, reason in skipped.items():
+            terminalreporter.line(f"{nodeid}: {reason}")
 
 
 # ---- a crash has a name ---------------------------------------------------------------------------------------------
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Leave the running test's name where scripts/test finds it after a crash."""
-    if RUNNING_TEST:
+    """Leave the running test's name where scripts/test finds it after a crash; pytest-xdist says it by itself."""
+    if RUNNING_TEST and not _side_by_side:
         Path(RUNNING_TEST).write_text(nodeid, encoding="utf-8")
 
 
-# ---- a thread that a failed test has left does not keep the run from ending ------------------------------------------
+# ---- files side by side ---------------------------------------------------------------------------------------------
+
+_side_by_side = False
+_amiss: list[str] = []
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
-    """End the process, as failed, when the interpreter would wait for somebody's threads for ever."""
-    left = [thread.name for thread in threading.enumerate() if _would_be_waited_for(thread)]
-    if left:
-        sys.stdout.flush()
-        sys.stderr.write(f"\nthreads that no test has ended: {', '.join(left)}\n")
-        sys.stderr.flush()
-        os._exit(pytest.ExitCode.TESTS_FAILED)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put tmp_path into memory; note whether pytest-xdist runs this."""
+    global _side_by_side
+    if _takes_tests(MEMORY) and os.access(MEMORY, os.W_OK):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    _side_by_side = hasattr(config, "workerinput") or bool(config.getoption("numprocesses", None))
 
 
-def _would_be_waited_for(thread: threading.Thread) -> bool:
-    return thread is not threading.main_thread() and not thread.daemon
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none of them is left for the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONG_FOLDERS.index(folder) if folder in LONG_FOLDERS else len(LONG_FOLDERS)
+
+    if _side_by_side:
+        items.sort(key=rank)
 
 
-# ---- the GIL stays off ----------------------------------------------------------------------------------------------
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has found amiss at its end."""
+    _amiss.extend(getattr(node, "workeroutput", {}).get("amiss", []))
+
+
+# ---- the GIL stays off, threads end ---------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,5 +183,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if RUNNING_TEST:
         Path(RUNNING_TEST).unlink(missing_ok=True)
     if sys._is_gil_enabled():
-        sys.stderr.write("\nthe GIL is on: a test or a package it imported turned it on\n")
+        _amiss.append("the GIL is on: a test or a package it imported turned it on")
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["amiss"] = _amiss + [f"threads that no test has ended: {name}" for name in _threads_left()]
+    else:
+        _fail(session)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process, as failed, when the interpreter would wait for threads that a failed test has left for ever."""
+    left = _threads_left()
+    if left and not hasattr(config, "workerinput"):
+        sys.stdout.flush()
+        sys.stderr.write(f"\nthreads that no test has ended: {', '.join(left)}\n")
+        sys.stderr.flush()
+        os._exit(pytest.ExitCode.TESTS_FAILED)
+
+
+def _threads_left() -> list[str]:
+    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [thread.name for thread in threads if not thread.daemon]
+
+
+def _fail(session: pytest.Session) -> None:
+    for line in _amiss:
+        sys.stderr.write(f"\n{line}\n")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -40,11 +40,23 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, case: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest on one case, with no more of zlay's and pytest's environment than `environment`."""
+in_one_and_in_several_processes = pytest.mark.parametrize("workers", [0, 1])
+
+
+def run(project: Path, *cases: str, workers: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on cases, with no more of zlay's and pytest's environment than `environment`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ZLAY_", "PYTEST_"))}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/{case}"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-n",
+            str(workers),
+            *(f"tests/{case}" for case in cases),
+        ],
         cwd=project,
         env={**inherited, **environment},
         capture_output=True,
@@ -53,18 +65,21 @@ def run(project: Path, case: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("case", ["test_skips.py", "test_marked.py", "test_module.py"])
-def test_a_skip_fails_in_ci_only(project: Path, case: str) -> None:
+@in_one_and_in_several_processes
+def test_a_skip_fails_in_ci_only(project: Path, workers: int) -> None:
     """A skipped test or module is a failure with ZLAY_NO_SKIP=1, and none without."""
-    assert "1 skipped" in run(project, case).stdout
-    strict = run(project, case, ZLAY_NO_SKIP="1")
-    assert strict.returncode != 0
-    assert "only what allowed-skips.txt lists" in strict.stdout
+    cases = ("test_skips.py", "test_marked.py", "test_module.py")
+    assert "3 skipped" in run(project, *cases, workers=workers).stdout
+    for strict_cases in (cases[:2], cases[2:]):  # a module that fails to load ends a run before its tests
+        strict = run(project, *strict_cases, workers=workers, ZLAY_NO_SKIP="1")
+        assert strict.returncode != 0
+        assert strict.stdout.count("only what allowed-skips.txt lists") >= len(strict_cases)
 
 
-def test_a_listed_skip_passes_and_is_printed(project: Path) -> None:
+@in_one_and_in_several_processes
+def test_a_listed_skip_passes_and_is_printed(project: Path, workers: int) -> None:
     """A skip that the list names passes in CI and is printed with its reason."""
-    strict = run(project, "test_allowed.py", ZLAY_NO_SKIP="1")
+    strict = run(project, "test_allowed.py", workers=workers, ZLAY_NO_SKIP="1")
     assert strict.returncode == 0
     assert "tests/test_allowed.py::test_it: its reason" in strict.stdout
 
@@ -87,18 +102,29 @@ def test_a_crash_leaves_the_name_of_its_test(project: Path) -> None:
     assert not note.exists()
 
 
-def test_a_thread_that_is_left_fails_the_run(project: Path) -> None:
+@in_one_and_in_several_processes
+def test_a_thread_that_is_left_fails_the_run(project: Path, workers: int) -> None:
     """A thread that would keep the interpreter from ending is named, and the run ends, as failed."""
-    result = run(project, "test_leaves_thread.py")
+    result = run(project, "test_leaves_thread.py", workers=workers)
     assert "1 passed" in result.stdout
     assert "threads that no test has ended: left" in result.stderr
     assert result.returncode == 1
 
 
-def test_the_gil_turned_on_fails_the_run(project: Path) -> None:
+@in_one_and_in_several_processes
+def test_the_gil_turned_on_fails_the_run(project: Path, workers: int) -> None:
     """A run that passes but ends with the GIL on has failed (R10)."""
-    assert run(project, "test_passes.py", PYTHON_GIL="1").returncode != 0
-    assert run(project, "test_passes.py").returncode == 0
+    result = run(project, "test_passes.py", workers=workers, PYTHON_GIL="1")
+    assert "1 passed" in result.stdout
+    assert "the GIL is on" in result.stderr
+    assert result.returncode == 1
+
+
+def test_a_crash_of_one_of_several_processes_names_its_test(project: Path) -> None:
+    """Where files are tested side by side, a process that dies fails the test it was at."""
+    crashed = run(project, "test_crashes.py", workers=1)
+    assert crashed.returncode == 1
+    assert "crashed while running 'tests/test_crashes.py::test_it'" in crashed.stdout
 
 
 def test_what_tests_write_goes_into_memory(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ OWN_PREFIXES = (
 ALLOCATORS = ("glibc", "mimalloc", "jemalloc", "tcmalloc")  # that zlay.memory.allocator knows
 FOREIGN_NAMES = {  # names with one of our prefixes that are not settings of `zlay run`
     "ZLAY_PYTHON", "ZLAY_PGO", "ZLAY_FIXTURES", "ZLAY_NO_SKIP", "ZLAY_DEBUG", "ZLAY_SAN", "ZLAY_ONLY",
-    "ZLAY_REEXECUTED", "ZLAY_RUNNING_TEST", "ZLAY_NPM", "ZLAY_ORACLE_PYTHON",
+    "ZLAY_REEXECUTED", "ZLAY_RUNNING_TEST", "ZLAY_NPM", "ZLAY_ORACLE_PYTHON", "ZLAY_TEST_WORKERS", "ZLAY_TEST_LIMIT_S",
 }  # fmt: skip
 
 

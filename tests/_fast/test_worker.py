@@ -305,7 +305,7 @@ def test_a_break_while_another_is_being_healed_is_not_forgotten(pipe: Pipe, alic
     for _ in range(2):
         alice.commit(feed.next_seq())
         assert sent(pipe, feed, alice.commit(feed.next_seq())) == {}
-    assert pipe.asked["resync", alice.did] == 1
+    pipe.until(lambda: pipe.asked["resync", alice.did] == 1)
     pipeline.post_resync(alice.did, True)
     pipe.until(lambda: pipe.asked["resync", alice.did] == 2)
     assert [delta.desynchronized for delta in pipe.apply()] == [True]

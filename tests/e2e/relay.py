@@ -12,13 +12,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.fixtures import ROOT
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,15 +37,6 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})?\s+(\S+)")
 
 class RelayFailedError(AssertionError):
     """The relay did not do what was awaited; the text holds the end of its log."""
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, on both loopback families' view of 127.0.0.1."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def request(
@@ -87,8 +78,8 @@ class RelayProcess:
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir
-        self.port = free_port()
-        self.metrics_port = free_port()
+        self.port = free_ports()
+        self.metrics_port = free_ports()
         self.ws_url = f"ws://127.0.0.1:{self.port}"
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None

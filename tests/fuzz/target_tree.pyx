@@ -13,7 +13,7 @@ from zlay._fast.crypto cimport sha256
 from zlay._fast.message cimport CID_BYTES, DIGEST_BYTES, Message, message_decode
 from zlay._fast.mst cimport tree_invert
 from zlay._fast.node cimport (
-    MAX_HEIGHT, MAX_NODE_ENTRIES, MAX_TREE_KEY_BYTES, Node, Subtree, Tree, node_read, node_write, tree_init
+    MAX_HEIGHT, MAX_NODE_ENTRIES, Node, Subtree, Tree, node_read, node_write, tree_init
 )
 from zlay._fast.scratch cimport Scratch, scratch_init, scratch_reset
 from zlay._fast.verdicts cimport K_COMMIT, R_COUNT, R_OK
@@ -42,7 +42,7 @@ cdef void _rewrite(Tree *t, const CarBlock *block) noexcept nogil:
     if node_read(t, &s, -1) != R_OK:
         return
     node = s.node
-    zl_promise(node.n <= MAX_NODE_ENTRIES and node.height <= MAX_HEIGHT and t.key_bytes <= MAX_TREE_KEY_BYTES)
+    zl_promise(node.n <= MAX_NODE_ENTRIES and node.height <= MAX_HEIGHT)
     for i in range(1, node.n):
         zl_promise(node.entries[i].shared <= node.entries[i - 1].key_n)
     if node_write(t, &s) != R_OK:

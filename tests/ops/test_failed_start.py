@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.relay import free_port
 from tests.fixtures import ROOT
 from tests.ops.command import COMMAND_S, NO_PLC
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,8 @@ def test_no_thread_at_the_start(tmp_path: Path, name: str) -> None:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "RELAY_BIND": "127.0.0.1",
-            "RELAY_PORT": str(free_port()),
-            "RELAY_METRICS_PORT": str(free_port()),
+            "RELAY_PORT": str(free_ports()),
+            "RELAY_METRICS_PORT": str(free_ports()),
             "RELAY_UPSTREAM": "none",
             "RELAY_PLC_URL": NO_PLC,
             "RELAY_DATA_DIR": str(tmp_path / "data"),

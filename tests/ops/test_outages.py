@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from tests.e2e.ledger import Seen, difference, expected, seen
 from tests.e2e.relay import RelayProcess, request
 from tests.ops.command import log_lines, readiness, unready_because
+from tests.ports import free_ports
 from tests.reference.consumer import Collector
 from zlay.sim.process import SimProcess
 
@@ -28,19 +27,6 @@ FLAGS = [
     *("--mix", "rotate=0", "--mix", "migrate=0"),
 ]
 EXPIRED = 'relay_events_total{reason="hold_expired",verdict="drop"}'
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that are free, away from those the system gives out."""
-    for first in range(20_000, 32_000, count):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no ports are free")
 
 
 def dropped(relay: RelayProcess) -> dict[str, float]:
