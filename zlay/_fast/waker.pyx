@@ -35,6 +35,7 @@ cdef uint64_t _wakes = 0
 # --- constant while consumers live ---
 cdef int _fd = -1
 cdef int64_t _tick_us = -1
+cdef uint32_t _seen = 0          # _word when the thread was made: what is told before it runs is news to it
 cdef pthread_t _thread
 
 
@@ -82,7 +83,7 @@ cdef void _on_publish() noexcept nogil:
 
 
 cdef void *_main(void *arg) noexcept nogil:
-    cdef uint32_t seen = zl_load32(&_word), word
+    cdef uint32_t seen = _seen, word
     cdef timespec ts
     cdef int64_t tick
     while not zl_load32(&_stop):
@@ -102,12 +103,13 @@ cdef void *_main(void *arg) noexcept nogil:
 
 
 cdef int waker_start(int64_t tick_us) noexcept nogil:
-    global _fd, _tick_us
+    global _fd, _tick_us, _seen
     cdef int error
     _fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     if _fd < 0:
         return errno
     _tick_us = tick_us
+    _seen = zl_load32(&_word)
     zl_store32(&_stop, 0)
     error = zl_thread_start(&_thread, STACK_BYTES, b"zlay-waker", _main, NULL)
     if error:
