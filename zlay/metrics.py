@@ -126,6 +126,8 @@ class Metrics:
         yield _counter("relay_chain_breaks", "valid commits that did not follow from the state", total("chain_breaks"))
         yield _counter("relay_ops_inverted", "record operations undone by verification", total("inversions"))
         yield _counter("relay_identity_refreshes", "identities asked for out of turn", total("refreshes"))
+        behind_s = self._relay.clock.behind_s
+        yield _gauge("relay_clock_behind_seconds", "how far this machine's clock is behind; ingest waits", behind_s)
         mirror = self._relay.mirror
         place = MirrorPlace(0, 0) if mirror is None else mirror.place()
         operations = 0 if mirror is None else mirror.operations

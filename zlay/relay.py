@@ -23,6 +23,7 @@ from zlay._fast import host as chost
 from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
+from zlay.clock import ClockWatch
 from zlay.errors import HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.firehose.consumers import Consumers
@@ -159,6 +160,12 @@ class Relay:
     def _open_upstream(self, dedup_from: int, behind: dict[int, tuple[int, int]]) -> None:
         config = self.config
         private = config.relay_allow_private_hosts
+        self.clock = ClockWatch(
+            newest_us=self.log.recovered.newest_us,
+            directories=config.relay_plc_url,
+            on_fault=lambda down: self.link.set_outage("clock", down=down),
+            set_offset=pipeline.set_clock,
+        )
         self.mirror = Mirror(self._store, config.relay_plc_url[0]) if config.plc_mirror else None
         self.loader = Loader(
             self._store,
@@ -178,6 +185,7 @@ class Relay:
             keep_alive=config.resolver_keep_alive,
             recycle_after=config.resolver_recycle_interval,
             on_fault=lambda down: self.link.set_outage("directory", down=down),
+            note_date=self.clock.note_date,
         )
         cursors = CursorCollector(chost.collect_all, anchors=chost.anchors, dedup_from=dedup_from, logged_before=behind)
         self.applier = Applier(
@@ -228,10 +236,12 @@ class Relay:
             config.hold_seconds,
             self.applier.applied_seq,
         )
+        self.clock.check()  # before the first frame
         self._opened = True
         spawn = self.supervisor.spawn
         spawn("applier", self.applier.run)
         spawn("loader", self.loader.run)
+        spawn("clock", self.clock.run)
         for part in (self.resolver, self.status_checker, self.resync):
             for name, target in part.threads():
                 spawn(name, target)
@@ -280,6 +290,7 @@ class Relay:
         self.log.seal()  # or a worker would wait for room in it for as long as the disk is full
         self.loader.stop()
         self.resolver.stop()
+        self.clock.stop()
         if self.mirror is not None:
             self.mirror.stop()
         self.status_checker.stop()
@@ -404,6 +415,7 @@ class Relay:
         for part, fault in (
             ("database", self.applier.fault or self.loader.fault),
             ("directory", self.resolver.fault),
+            ("clock", self.clock.fault),
         ):
             if fault:
                 reasons.append(f"{part}: {fault}")

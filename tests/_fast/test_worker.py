@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,21 @@ def test_with_a_wrong_clock_nothing_is_judged(pipe: Pipe, alice: Actor) -> None:
     pipe.settle()
     assert len(pipe.published()) == 3
     assert feed.dropped() == {}
+
+
+def test_no_frame_is_judged_by_a_clock_set_back(pipe: Pipe, alice: Actor) -> None:
+    """A worker takes the time that is expected where the clock says less: what is new is not "future"."""
+    feed = pipe.feeds["a"]
+    ahead_s = 1800
+    late = alice.draft(feed.next_seq(), rev=(now_us() + ahead_s * 1_000_000) << 10)
+    feed.send(late.frame())
+    pipe.settle()
+    assert feed.dropped() == {"rev_future": 1}
+    pipeline.set_clock(int((time.time() + ahead_s - time.monotonic()) * 1e6))
+    again = alice.draft(feed.next_seq(), rev=(now_us() + ahead_s * 1_000_000) << 10)
+    feed.send(again.frame())
+    pipe.until(lambda: len(pipe.published()) == 2)
+    assert feed.dropped() == {"rev_future": 1}
 
 
 def test_shutdown_lets_held_frames_go(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ class Network:
 
     def _document(self, request: Request, _connection: socket.socket) -> bytes:
         who = request.path.removeprefix("/")
+        if who not in self.homes:
+            return reply(404)
         if who in self.refused:
             return reply(500)
         method = {"id": f"{who}#atproto", "type": "Multikey", "controller": who, "publicKeyMultibase": KEY}

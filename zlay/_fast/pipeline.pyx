@@ -22,8 +22,8 @@ from zlay._fast.reader cimport reader_set_sink
 from zlay._fast.syntax cimport tid_parse
 from zlay._fast.takedown cimport LOCAL_CLOSED, LocalChange, local_new, local_release, local_wait
 from zlay._fast.worker cimport (
-    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_LOCAL, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied, set_down,
-    set_hold_times, worker_abandon, worker_free, worker_init, worker_start,
+    M_ACCOUNT, M_COLLECT, M_IDENTITY, M_LOCAL, M_RESYNC, M_STATUS, Message_, Worker, applied, set_applied,
+    set_clock_offset, set_down, set_hold_times, worker_abandon, worker_free, worker_init, worker_start,
 )
 
 from zlay._fast import requests, takedown
@@ -61,6 +61,7 @@ def start(
     set_hold_times(<uint64_t>(hold_s * 1e6), <uint64_t>(retry_s * 1e6), <uint64_t>(unanswered_s * 1e6))
     set_applied(applied_seq)
     set_down(False, False, False)
+    set_clock_offset(0)
     reader_set_sink(pipeline_submit, log_synced_end, did_hash)
     requests.open_lists()
     for i in range(workers):
@@ -288,6 +289,11 @@ def set_local_status(
 def set_outages(bint directory, bint store, bint clock):
     """Who does not answer: the hold clock stands still; with `clock` (ours is wrong) nothing is judged at all."""
     set_down(directory, store, clock)
+
+
+def set_clock(uint64_t offset_us):
+    """By how much the wall clock should be ahead of the monotonic one; 0 = not known. No frame is judged by less."""
+    set_clock_offset(offset_us)
 
 
 # --- the applier's side ---

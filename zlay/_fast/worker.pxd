@@ -73,6 +73,7 @@ cdef void worker_free(Worker *w) noexcept nogil
 # put again, too, for who took it may have failed
 cdef void set_hold_times(uint64_t hold_us, uint64_t retry_us, uint64_t unanswered_us) noexcept nogil
 cdef void set_down(bint directory, bint store, bint clock) noexcept nogil
+cdef void set_clock_offset(uint64_t offset_us) noexcept nogil
 cdef void set_applied(uint64_t seq) noexcept nogil
 cdef uint64_t applied() noexcept nogil
 # In the worker's thread, or after it has ended

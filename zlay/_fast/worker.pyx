@@ -63,6 +63,7 @@ cdef uint64_t _applied = 0        # atomic: events up to here are in SQL
 cdef uint32_t _directory_down = 0  # atomic flags: the hold clock stands still
 cdef uint32_t _store_down = 0
 cdef uint32_t _clock_wrong = 0    # atomic flag: our own clock is off, nothing is judged
+cdef uint64_t _clock_offset = 0   # atomic: what the wall clock should be ahead of the monotonic one; 0 = not known
 
 
 cdef void set_hold_times(uint64_t hold_us, uint64_t retry_us, uint64_t unanswered_us) noexcept nogil:
@@ -78,6 +79,19 @@ cdef void set_down(bint directory, bint store, bint clock) noexcept nogil:
     zl_store32(&_directory_down, directory)
     zl_store32(&_store_down, store)
     zl_store32(&_clock_wrong, clock)
+
+
+cdef void set_clock_offset(uint64_t offset_us) noexcept nogil:
+    """Any thread: how far the wall clock should be ahead of the monotonic one; 0 = not known."""
+    zl_store64(&_clock_offset, offset_us)
+
+
+cdef inline void _look_at_clock(Worker *w) noexcept nogil:
+    """Sets w.now_us; a wall clock that has been set back is not believed."""
+    cdef uint64_t offset_us = zl_load64(&_clock_offset)
+    w.now_us = zl_realtime_us()
+    if offset_us != 0:
+        w.now_us = max(w.now_us, zl_monotonic_us() + offset_us)
 
 
 cdef void set_applied(uint64_t seq) noexcept nogil:
@@ -309,7 +323,7 @@ cdef Account *_account(Worker *w, Frame *f, bint *stalled) noexcept nogil:
                 zl_bump64(&w.stalls, 1)
             stalled[0] = True
             inlet_wait(w.inlet, STALL_MS, False)
-            w.now_us = zl_realtime_us()
+            _look_at_clock(w)
             w.holds.ticked_us = zl_monotonic_us()   # holds do not grow old meanwhile
             _messages(w, False)
             a = account_find(&w.table, f.did_hash, did, f.did_n)
@@ -543,7 +557,7 @@ cdef void _frames(Worker *w, Frame *f) noexcept nogil:
         f = after
         n += 1
         if n % BATCH == 0:
-            w.now_us = zl_realtime_us()
+            _look_at_clock(w)
             _messages(w, False)
             _tick_when_due(w)
 
@@ -559,9 +573,9 @@ cdef void *_main(void *arg) noexcept nogil:
     cdef uint64_t began
     cdef bint clock_wrong
     w.holds.ticked_us = zl_monotonic_us()
-    w.now_us = zl_realtime_us()
+    _look_at_clock(w)
     while not zl_load32(&w.stopping):
-        w.now_us = zl_realtime_us()
+        _look_at_clock(w)
         _messages(w, False)
         f = NULL
         clock_wrong = zl_load32(&_clock_wrong)

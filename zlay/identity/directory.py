@@ -29,7 +29,7 @@ from zlay.pipeline.types import Identity
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from zlay.pipeline.types import Outcome
 
@@ -154,13 +154,15 @@ class Asker:
         keep_alive: bool = True,
         recycle_after: int = 0,
         context: ssl.SSLContext | None = None,
+        note_date: Callable[[str], None] | None = None,
     ) -> None:
         """`recycle_after` requests all connections are closed and made anew; 0 = never.
 
         The addresses of PLC directories are the operator's choice and not judged; those of did:web hosts are, unless
-        `allow_private`.
+        `allow_private`. `note_date` hears the `Date` of directories' answers.
         """
         self._directories = directories
+        self._note_date = note_date
         self._allow_private = allow_private
         self._recycle_after = recycle_after
         self._plc = HttpClient(allow_address=_any_address, keep_alive=keep_alive, context=context)
@@ -225,6 +227,8 @@ class Asker:
         timeout_s = min(REQUEST_TIMEOUT_S, deadline - time.monotonic())
         asked_us = _now_us()
         response = self._plc.get(f"{url}/{did}", timeout_s=timeout_s, max_body_bytes=MAX_DOCUMENT_BYTES, accept=ACCEPT)
+        if self._note_date is not None:
+            self._note_date(response.headers.get("date", ""))
         if response.status == 200:
             return read_document(did, response.json(), asked_us)
         if response.status == 410 or (response.status == 404 and b"not available" in response.body):

@@ -81,6 +81,7 @@ class Resolver:
         keep_alive: bool = True,
         recycle_after: int = 0,
         context: ssl.SSLContext | None = None,
+        note_date: Callable[[str], None] | None = None,
     ) -> None:
         """`next_resolve(timeout_s)` waits for a worker's request for a did:plc, `next_resolve_web` for a did:web.
 
@@ -88,6 +89,7 @@ class Resolver:
 
         `on_fault(True)` is called when no directory answers any more, `on_fault(False)` when one does again.
         `plc_urls` are tried in turn. `recycle_after` requests a thread makes its connections anew (0 = never).
+        `note_date` hears the `Date` of directories' answers.
         """
         self._store = store
         self._directories = Directories(plc_urls)
@@ -100,6 +102,7 @@ class Resolver:
         self._keep_alive = keep_alive
         self._recycle_after = recycle_after
         self._context = context
+        self._note_date = note_date
         self._saver = IdentitySaver(store)
         self._stop = threading.Event()
         self._lock = threading.Lock()  # guards everything below
@@ -152,6 +155,7 @@ class Resolver:
             keep_alive=self._keep_alive,
             recycle_after=self._recycle_after,
             context=self._context,
+            note_date=self._note_date,
         )
         try:
             while not self._stop.is_set():
