@@ -154,6 +154,7 @@ def test_takedown_and_its_reverse(tmp_path: Path) -> None:
             relay.start()
             seen(net, down=True)
             assert net.replay(6) == expected
+            net.pds.wait_subscribed(2)
             relay.kill()
             for name in ("state.sqlite-wal", "state.sqlite-shm"):
                 (relay.data_dir / name).unlink(missing_ok=True)
