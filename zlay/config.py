@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from zlay.errors import ConfigError, HostRefused
+from zlay.hosts.limits import TierRules
 from zlay.hosts.names import normalise_hostname
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ __all__ = ["Config", "add_flags", "flags_given", "from_environment"]
 MIB = 1 << 20
 # A name that begins so is meant for us: where no setting has it, it is told. HOST_ alone is anybody's.
 OWN_PREFIXES = (
-    "RELAY_", "FRAME_", "RESOLVER_", "ZLAY_", "HOST_CREDIT", "HOST_READER",
-    "FANOUT_", "LEAK_", "VALIDATOR_", "DID_CACHE_",
+    "RELAY_", "FRAME_", "RESOLVER_", "ZLAY_", "HOST_CREDIT", "HOST_READER", "HOST_TIER",
+    "MAX_REPLAY_", "FANOUT_", "LEAK_", "VALIDATOR_", "DID_CACHE_",
 )  # fmt: skip
 ALLOCATORS = ("glibc", "mimalloc", "jemalloc", "tcmalloc")  # that zlay.memory.allocator knows
 FOREIGN_NAMES = {  # names with one of our prefixes that are not settings of `zlay run`
@@ -243,6 +244,11 @@ class Config:
     )
     relay_initial_seq: int = _setting("1", _whole(1, (1 << 53) - 1), "first seq of a new log")
     relay_max_hosts: int = _setting("10000", _whole(1, 60000), "hosts dialled at most")
+    relay_new_hosts_per_day: int = _setting("50", _whole(0, 60000), "hosts added a day at the request of strangers")
+    host_tiers: TierRules = _setting(  # noqa: RUF009
+        "*.host.bsky.network:trusted", TierRules.parse, "GLOB:TIER, ...; tiers: default, trusted, unlimited"
+    )
+    max_replay_hours: float = _setting("72", _decimal(0.01, 24 * 3650, "hours"), "an older cursor of a host is told")
     relay_max_consumers: int = _setting("2000", _whole(1, 100000), "consumers at most")
     relay_max_consumers_per_ip: int = _setting("50", _whole(1, 100000), "consumers per address at most")
     relay_trusted_proxies: tuple[str, ...] = _setting("", _networks, "addresses whose X-Forwarded-For counts")

@@ -40,7 +40,6 @@ class Housekeeping:
         self._stop = threading.Event()
         self._report_reason: str | None = None
         self._disk_fault: str | None = None  # as told last
-        self.account_counts: dict[int, int] = {}  # by host id; replaced as a whole
         duties: list[tuple[float, Callable[[], object]]] = [
             (GIL_S, self._check_gil),
             (COLLECT_S, gc.collect),
@@ -95,6 +94,6 @@ class Housekeeping:
 
     def _count_accounts(self) -> None:
         try:
-            self.account_counts = self._relay.store.host_account_counts()
+            self._relay.registry.set_account_counts(self._relay.store.host_account_counts())
         except StateError as exc:
             log.warn_rate("counts", "accounts cannot be counted", error=str(exc))

@@ -20,7 +20,7 @@ from zlay.memory import allocator, ledger
 from zlay.state.interface import MirrorPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
 
@@ -30,7 +30,6 @@ __all__ = ["Metrics"]
 
 LEDGER_S = 1.0  # smaps_rollup costs the kernel some milliseconds
 
-_LABELS = {info.code: info.label for info in verdicts.REASONS}
 # What relay_validation_total and relay_decode_errors_total meant on older dashboards.
 _ENCODING = ("cbor_", "frame_", "field_", "op", "car_")
 
@@ -69,10 +68,6 @@ class Metrics:
             if n:
                 out.setdefault(verdict, {})[reason] = n
         return out
-
-    def reason_labels(self, by_reason: Mapping[int, int]) -> dict[str, int]:
-        """Counts by a reason's label instead of its number."""
-        return {_LABELS[code]: n for code, n in by_reason.items() if n}
 
     def _measured(self) -> dict[str, int]:
         with self._lock:
@@ -181,6 +176,11 @@ class Metrics:
             by_status.add_metric([status], n)
         yield by_status
         readers = reader.stats()
+        yield _gauge(
+            "relay_hosts_old_cursor",
+            "hosts last dialled with a cursor older than MAX_REPLAY_HOURS",
+            self._relay.registry.old_cursors(),
+        )
         yield _gauge("relay_hosts_connected", "hosts streaming now", readers["alive"])
         ends = CounterMetricFamily("relay_host_disconnects", "streams ended, by cause", labels=["cause"])
         for cause, n in readers["ended_total"].items():
@@ -192,11 +192,19 @@ class Metrics:
         yield failures
         totals = chost.totals()
         yield _gauge("relay_credit_used_bytes", "bytes of frames under way, all hosts", totals["credit_used_bytes"])
-        yield _gauge("relay_hosts_waiting", "hosts whose reader waits for credit", totals["waiting"])
+        yield _gauge("relay_hosts_waiting", "hosts whose reader waits, for whatever", totals["waiting"])
         yield _counter(
             "relay_rate_limited",
-            "seconds readers waited: for credit, pool, workers or a first cursor",
+            "seconds readers waited: for credit, pool, workers, limits or a first cursor",
             totals["waited_s"],
+        )
+        yield _gauge("relay_hosts_throttled", "hosts whose reader waits for a limit", totals["throttled"])
+        yield _counter("relay_host_throttled_seconds", "of it, seconds for limits", totals["throttled_s"])
+        yield _counter("relay_host_outdated_cursors", "times hosts said OutdatedCursor", totals["outdated_cursors"])
+        yield _counter(
+            "relay_host_numbering_resets",
+            "cursors given up: the host said twice that it numbers anew",
+            self._relay.dialer.stats()["epochs_total"],
         )
 
     def _consumers(self) -> Iterable[Metric]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from zlay import __version__, gil, logs
 from zlay._fast import crash, hidden, pipeline, pool, reader, verdicts
 from zlay._fast import host as chost
-from zlay.api.interface import HostView
 from zlay.api.router import RelayRouter
 from zlay.api.server import HttpServer
 from zlay.clock import ClockWatch
@@ -37,6 +36,7 @@ from zlay.hosts.requests import CrawlRequests
 from zlay.hosts.resync import Resync
 from zlay.hosts.seeds import Seeder
 from zlay.hosts.status_check import StatusChecker
+from zlay.hosts.view import view_of
 from zlay.housekeeping import Housekeeping
 from zlay.identity.mirror import Mirror
 from zlay.identity.resolver import Resolver
@@ -44,7 +44,6 @@ from zlay.memory.leaks import LeakTrace
 from zlay.metrics import Metrics
 from zlay.pipeline.link import Link
 from zlay.pipeline.takedowns import Takedowns
-from zlay.shared import look_up
 from zlay.signals import Signals
 from zlay.state import open_store, recovery
 from zlay.state.applier import Applier
@@ -54,7 +53,9 @@ from zlay.supervise import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from zlay.api.interface import HostView
     from zlay.config import Config
+    from zlay.hosts.limits import Given
     from zlay.hosts.registry import HostEntry
     from zlay.pipeline.takedowns import AccountStatus
     from zlay.state.interface import Store
@@ -115,7 +116,13 @@ class Relay:
         self._store: Store = open_store(config)
         undo.callback(self._store.close)
         checkpoint = self._recover_state()
-        self.registry = Registry(self._store, host_credit_bytes=config.host_credit_bytes)
+        self.registry = Registry(
+            self._store,
+            host_credit_bytes=config.host_credit_bytes,
+            max_new_per_day=config.relay_new_hosts_per_day,
+            tiers=config.host_tiers,
+            max_replay_hours=config.max_replay_hours,
+        )
         logged = recovery.logged_above_cursors(
             self.log.scan(checkpoint.dedup_from + 1, frames=False), self._store.hosts()
         )
@@ -204,6 +211,7 @@ class Relay:
             max_hosts=config.relay_max_hosts,
         )
         self.registry.on_added = self.dialer.add
+        self.registry.on_banned = self.dialer.remove
         self.status_checker = StatusChecker(
             self.registry,
             next_request=self.link.next_status_check,
@@ -334,43 +342,47 @@ class Relay:
 
     def hosts(self) -> Sequence[HostView]:
         """All hosts by id."""
-        counts = self.housekeeping.account_counts
-        return [self._view(entry, counts) for entry in self.registry.page(0, 1 << 30)]
+        return [self._view(entry) for entry in self.registry.page(0, 1 << 30)]
 
     def host(self, hostname: str) -> HostView | None:
         """One host by name."""
         entry = self.registry.find(hostname)
-        return None if entry is None else self._view(entry, self.housekeeping.account_counts)
+        return None if entry is None else self._view(entry)
 
     def host_name(self, host_id: int) -> tuple[str, bool] | None:
         """(hostname, no_tls) of a host."""
         entry = self.registry.get(host_id)
         return None if entry is None else (entry.hostname, entry.no_tls)
 
-    def _view(self, entry: HostEntry, counts: dict[int, int]) -> HostView:
-        stats = chost.stats(entry.index)
-        report = self.dialer.report(entry.id)
-        failure = entry.failure
-        return HostView(
-            id=entry.id,
-            hostname=entry.hostname,
-            no_tls=entry.no_tls,
-            status=entry.status,
-            connected=report is not None and report.stage == "streaming",
-            last_seq=stats["last_seq"] or stats["cursor"] or None,
-            account_count=look_up(counts, entry.id) or 0,
-            account_limit=entry.account_limit,
-            failed_attempts=report.failures if report is not None else 0,
-            failure_kind=failure.kind if failure is not None else None,
-            failure_text=failure.text if failure is not None else None,
-            failure_us=failure.at_us if failure is not None else None,
-            next_retry_s=failure.next_retry_s if failure is not None else None,
-            created_us=entry.created_us,
-            frames=stats["frames"],
-            bytes=stats["bytes"],
-            published=stats["published"],
-            reasons=self.metrics_source.reason_labels(stats["by_reason"]),
-        )
+    def _view(self, entry: HostEntry) -> HostView:
+        return view_of(entry, self.dialer.report(entry.id))
+
+    def change_limits(self, hostname: str, given: Given, account_limit: int | None) -> HostView | None:
+        """Gives a host limits of its own. Raises ValueError, StateError."""
+        host_id = self.registry.id_of(hostname)
+        if not host_id:
+            return None
+        log.info("host limits changed", host=hostname, given=given.to_json(), account_limit=account_limit)
+        return self._view(self.registry.change_limits(host_id, given, account_limit))
+
+    def ban_host(self, hostname: str, *, banned: bool) -> HostView | None:
+        """Bans a host, or lifts that. Raises StateError."""
+        host_id = self.registry.id_of(hostname)
+        if not host_id:
+            return None
+        self.registry.ban(host_id, banned=banned)
+        log.info("host banned" if banned else "host's ban lifted", host=hostname)
+        return self.host(hostname)
+
+    def ban_domain(self, domain: str, *, banned: bool) -> int:
+        """Bans a domain, or lifts that. Raises StateError."""
+        concerned = self.registry.ban_domain(domain, banned=banned)
+        log.info("domain banned" if banned else "domain's ban lifted", domain=domain, hosts=len(concerned))
+        return len(concerned)
+
+    def domain_bans(self) -> list[str]:
+        """The banned domains."""
+        return self.registry.domain_bans()
 
     def request_crawl(self, hostname: str, address: str | None) -> None:
         """Adds a host, or calls it again. Raises HostRefused."""

@@ -6,17 +6,18 @@ stalls makes nobody wait but its own thread; memory grows with what has arrived,
 Assumes: the sink is set (`connection_set_sink`), pool and host stand, the socket is connected, upgraded, non-blocking.
 
 Threads: everything here runs in the one thread that reads the connection; only `stop` is written by others. It waits in
-three places: poll (data, next ping, deadline), its host's wait word (credit, its share of the workers' queues, the
-first cursor to be saved), the pool's word. No Python anywhere.
+three places: poll (data, next ping, deadline), its host's wait word (credit, its share of the workers' queues, its
+allowance, the first cursor to be saved), the pool's word. No Python anywhere.
 """
 
 from libc.errno cimport ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strerror, strlen
+from zlay._fast.allowance cimport allowance_spend, allowance_wait_us
 from zlay._fast.host cimport (
     BAD_RUN_LIMIT, CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, Slot, WAIT_ANCHOR, WAIT_CREDIT,
-    WAIT_NOTHING, WAIT_SHARE, host_anchored, host_connected, host_drop_slot, host_give_credit, host_give_share,
-    host_push_slot, host_take_credit, host_take_share, host_wait, host_wait_ticket,
+    WAIT_LIMIT, WAIT_NOTHING, WAIT_SHARE, host_anchored, host_connected, host_drop_slot, host_give_credit,
+    host_give_share, host_push_slot, host_take_credit, host_take_share, host_wait, host_wait_ticket,
 )
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_bump64, zl_load32, zl_load64_relaxed, zl_monotonic_us, zl_realtime_us, zl_store32, zl_store64,
@@ -211,6 +212,43 @@ cdef void _farewell(Connection *c) noexcept nogil:
         reads += 1
 
 
+# --- the host's allowance ---
+
+cdef bint _wait_allowance(Connection *c) noexcept nogil:
+    """Reads nothing while the host is over its limits (E18), so that TCP pushes back; False = ended.
+
+    Its pings lie unread meanwhile: a pong that nobody asked for (RFC 6455 5.5.3) tells it that we live.
+    """
+    cdef Host *h = c.host
+    cdef uint64_t began = zl_monotonic_us()
+    cdef uint64_t now = began
+    cdef uint64_t later
+    cdef uint64_t wait_us = allowance_wait_us(&h.allowance, now)
+    cdef uint32_t ticket, sleep_ms
+    if wait_us == 0:
+        return True
+    while wait_us != 0 and not _stopped(c):
+        if c.io.write != NULL:  # where Python cuts the frames it answers, too
+            if now >= c.next_ping_us:
+                c.next_ping_us = now + _ping_us
+                _queue_control(c, WS_OP_PONG, NULL, 0)
+            if not _flush(c):
+                return False
+        ticket = host_wait_ticket(h, WAIT_LIMIT)
+        wait_us = allowance_wait_us(&h.allowance, now)
+        sleep_ms = 0
+        if wait_us != 0 and not zl_load32(&c.stop):
+            sleep_ms = <uint32_t>min(min(wait_us, _ping_us) // 1000 + 1, <uint64_t>WAIT_MS)
+        host_wait(h, ticket, sleep_ms)
+        later = zl_monotonic_us()
+        zl_bump64(&h.throttled_us, later - now)  # at each look: a wait may last for hours
+        zl_bump64(&h.waited_us, later - now)
+        now = later
+        wait_us = allowance_wait_us(&h.allowance, now)
+    _have_not_read(c, began, now)
+    return not _stopped(c)
+
+
 # --- room for messages ---
 
 cdef Frame *_room(Connection *c, Frame *old, uint32_t cap) noexcept nogil:
@@ -232,6 +270,10 @@ cdef void _have_waited(Connection *c, uint64_t began) noexcept nogil:
     """We did not read meanwhile: no fault of the host's."""
     cdef uint64_t now = zl_monotonic_us()
     zl_bump64(&c.host.waited_us, now - began)
+    _have_not_read(c, began, now)
+
+
+cdef void _have_not_read(Connection *c, uint64_t began, uint64_t now) noexcept nogil:
     c.unanswered = 0
     c.next_ping_us = max(c.next_ping_us, now + _ping_us)
     if c.message_since_us:
@@ -320,6 +362,7 @@ cdef bint _deliver(Connection *c) noexcept nogil:
     c.frames += 1
     zl_bump64(&h.frames, 1)
     zl_bump64(&h.bytes, f.n)
+    allowance_spend(&h.allowance, zl_monotonic_us(), f.n)
     memset(&peek, 0, sizeof(peek))
     reason = message_peek(f.data, f.n, &peek)
     if reason != 0:
@@ -387,6 +430,7 @@ cdef bint _hand_on(Connection *c, Frame *f, const Peek *peek) noexcept nogil:
     f.epoch = slot.epoch
     f.upstream_seq = peek.seq
     f.recv_us = zl_realtime_us()
+    zl_store64(&h.last_frame_us, f.recv_us)
     f.did_off = peek.did_off
     f.did_n = peek.did_n
     f.did_hash = _hash(f.data + peek.did_off, peek.did_n) if peek.did_off else 0
@@ -429,6 +473,7 @@ cdef void _note_error(Connection *c, const Peek *peek) noexcept nogil:
 
 
 cdef void connection_too_large(Connection *c) noexcept nogil:
+    allowance_spend(&c.host.allowance, zl_monotonic_us(), MAX_FRAME_BYTES)
     host_drop_slot(c.host, NULL, R_FRAME_TOO_LARGE)  # its seq was never seen: no slot, the next frame moves the cursor
     count_verdict(V_DROP, R_FRAME_TOO_LARGE)
 
@@ -539,7 +584,7 @@ cdef void _loop(Connection *c) noexcept nogil:
         zl_free(c.leftover)
         c.leftover = NULL
     while going:
-        if _stopped(c) or not _clock(c, &timeout_ms) or not _flush(c):
+        if _stopped(c) or not _wait_allowance(c) or not _clock(c, &timeout_ms) or not _flush(c):
             return
         if not drained:
             going = _receive(c, &drained)
@@ -561,6 +606,8 @@ cdef void connection_run(Connection *c) noexcept nogil:
 
 
 cdef bint connection_message(Connection *c, const uint8_t *p, size_t n) noexcept nogil:
+    if not _wait_allowance(c):
+        return False
     c.cutter.message_n = n
     c.bytes += n
     return (n == 0 or _append(c, p, n)) and _deliver(c)

@@ -4,6 +4,7 @@ Made by Python when a host is registered, never freed while the process runs.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from zlay._fast.allowance cimport Allowance
 
 cdef enum:
     MAX_HOSTS = 65536            # bounds the host array; RELAY_MAX_HOSTS stays below
@@ -38,6 +39,7 @@ cdef enum Wait:                  # what a host's reader sleeps for
     WAIT_CREDIT                  # bytes of the host to be given back
     WAIT_SHARE                   # frames of the host to be looked at by workers
     WAIT_ANCHOR                  # the host's first cursor to be saved
+    WAIT_LIMIT                   # its allowance to fill again
 
 cdef extern from *:
     """
@@ -87,8 +89,12 @@ cdef struct Host:
     uint64_t frames
     uint64_t bytes
     uint64_t published
-    uint64_t waited_us           # time the reader did not read: for credit, pool, workers or anchor
+    uint64_t waited_us           # time the reader did not read, for whatever it waited
+    uint64_t throttled_us        # of it, time it did not read because the host was over its limits
     uint64_t outdated            # #info OutdatedCursor received
+    uint64_t last_frame_us       # atomic, reader writes: wall clock of the last frame; 0 = none since the start
+    uint64_t lag_us              # atomic, workers write: age of the newest commit or sync passed on, when it came
+    Allowance allowance          # E18
     uint64_t refresh_due_us      # atomic: rate of forced identity look-ups this host may cause (judge.pyx)
     uint64_t by_reason[128]      # verdicts.Reason; R_COUNT < 128
 

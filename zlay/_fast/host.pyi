@@ -19,6 +19,9 @@ class HostStats(TypedDict):
     bytes: int
     published: int
     waited_s: float
+    throttled_s: float
+    lag_s: float
+    last_frame_us: int | None
     outdated_cursors: int
     bad_run: int
     by_reason: dict[int, int]
@@ -32,6 +35,8 @@ class HostTotals(TypedDict):
     pending: int
     waiting: int
     waited_s: float
+    throttled: int
+    throttled_s: float
     outdated_cursors: int
 
 MAX_SEQ: int

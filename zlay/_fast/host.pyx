@@ -18,7 +18,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 from zlay._fast.host cimport (
     CREDIT_HOST_LIMIT, CREDIT_OK, CREDIT_POOL_LIMIT, Host, MAX_HOSTS, NO_ANCHOR, QUEUE_SHARE_BYTES,
-    SLOT_DROPPED, SLOT_PENDING, SLOTS_PER_CHUNK, Slot, SlotChunk, WAIT_CREDIT, WAIT_NOTHING, WAIT_SHARE,
+    SLOT_DROPPED, SLOT_PENDING, SLOTS_PER_CHUNK, Slot, SlotChunk, WAIT_CREDIT, WAIT_LIMIT, WAIT_NOTHING, WAIT_SHARE,
 )
 from zlay._fast.includes.atomics cimport (
     zl_add32, zl_add64, zl_add64_relaxed, zl_bump64, zl_fence, zl_futex_wait, zl_futex_wake, zl_load32, zl_load64,
@@ -40,7 +40,7 @@ cdef uint32_t _count = 0         # atomic
 cdef uint32_t _unsaved = 0       # atomic, written under _progress_lock: hosts with an anchor that is not saved
 
 MAX_SEQ = (1 << 53) - 1          # A11
-WAITS = ("nothing", "credit", "share", "anchor")
+WAITS = ("nothing", "credit", "share", "anchor", "limit")
 
 
 # --- the array ---
@@ -470,6 +470,9 @@ def stats(index):
         "bytes": zl_load64_relaxed(&h.bytes),
         "published": zl_load64_relaxed(&h.published),
         "waited_s": zl_load64_relaxed(&h.waited_us) / 1e6,
+        "throttled_s": zl_load64_relaxed(&h.throttled_us) / 1e6,
+        "lag_s": zl_load64_relaxed(&h.lag_us) / 1e6,
+        "last_frame_us": zl_load64(&h.last_frame_us) or None,
         "outdated_cursors": zl_load64_relaxed(&h.outdated),
         "bad_run": zl_load32(&h.bad_run),
         "by_reason": {i: n for i in range(128) if (n := zl_load64_relaxed(&h.by_reason[i]))},
@@ -479,6 +482,7 @@ def stats(index):
 def totals():
     """Sums over all hosts, for metrics; `waiting` counts hosts whose reader waits. Any thread."""
     cdef uint64_t frames = 0, bytes_ = 0, published = 0, credit = 0, pending = 0, waiting = 0, waited = 0, outdated = 0
+    cdef uint64_t throttled = 0, throttled_us = 0
     cdef uint32_t index
     cdef Host *h
     with nogil:
@@ -491,6 +495,8 @@ def totals():
             pending += zl_load64_relaxed(&h.pushed) - zl_load64_relaxed(&h.popped)
             waiting += zl_load32(&h.waits_for) != WAIT_NOTHING
             waited += zl_load64_relaxed(&h.waited_us)
+            throttled += zl_load32(&h.waits_for) == WAIT_LIMIT
+            throttled_us += zl_load64_relaxed(&h.throttled_us)
             outdated += zl_load64_relaxed(&h.outdated)
     return {
         "hosts": host_count(),
@@ -501,6 +507,8 @@ def totals():
         "pending": pending,
         "waiting": waiting,
         "waited_s": waited / 1e6,
+        "throttled": throttled,
+        "throttled_s": throttled_us / 1e6,
         "outdated_cursors": outdated,
     }
 

@@ -9,6 +9,9 @@ from zlay._fast.message cimport Message
 from zlay._fast.pool cimport Frame
 from zlay._fast.scratch cimport Scratch
 
+cdef enum:
+    REV_CLOCK_BITS = 10        # a TID's low bits (C5); above them, microseconds
+
 cdef struct Judgement:
     Message message
     Commit commit              # of a #commit or #sync that got that far

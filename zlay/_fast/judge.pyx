@@ -38,7 +38,6 @@ cdef enum Retry:                  # bits of Frame.retried: what this frame has a
 cdef enum:
     SECOND_US = 1000000
     REV_AHEAD_US = 5 * 60 * 1000000   # C6: "a few minutes"; the reference relay's five
-    REV_CLOCK_BITS = 10               # a TID's low bits (C5)
     IDENTITY_OLD_S = 24 * 3600        # G5: renewed in the background after a day
     NEGATIVE_S = 120                  # G5: "no such DID" and the like are asked again after two minutes
     STATUS_S = 60                     # a PDS is asked about an inactive account at most this often

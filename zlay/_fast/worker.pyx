@@ -30,7 +30,7 @@ from zlay._fast.includes.atomics cimport (
 )
 from zlay._fast.includes.crash_points cimport zl_crash_point
 from zlay._fast.includes.threads cimport zl_thread_start
-from zlay._fast.judge cimport Judgement, judge_event, judge_message
+from zlay._fast.judge cimport REV_CLOCK_BITS, Judgement, judge_event, judge_message
 from zlay._fast.log cimport LOG_TAKEN_DOWN, LogEvent, log_append
 from zlay._fast.mem cimport zl_free
 from zlay._fast.pool cimport Frame, pool_give
@@ -154,6 +154,7 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     a.upstream_status = j.upstream_status
     if j.message.kind == K_COMMIT or j.message.kind == K_SYNC:
         a.rev = j.message.rev
+        zl_store64(&f.host.lag_us, f.recv_us - min(f.recv_us, a.rev >> REV_CLOCK_BITS))
         memcpy(a.data, j.commit.data + 4, 32)
         memcpy(a.head, j.commit.cid + 4, 32)
         zl_bump64(&w.inversions, j.message.n_ops)

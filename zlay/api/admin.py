@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hmac
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.errors import HostRefused, StateError
+from zlay.hosts.limits import MOST as MOST_LIMIT
+from zlay.hosts.limits import Given
+from zlay.hosts.names import normalise_domain, normalise_hostname
 from zlay.identity.did import DidError, parse_did
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ADMIN", "authorize"]
 
+MOST_THROTTLED = 20
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="zlay admin", charset="UTF-8"')  # a browser asks for the password then
 
 
@@ -48,18 +53,100 @@ def _host_json(host: HostView) -> dict[str, Any]:
     return out
 
 
+def _named(relay: RelayView, name: object) -> str:
+    """A known host's name as the registry has it. Raises XrpcError."""
+    if not isinstance(name, str) or not name:
+        raise XrpcError(400, "InvalidRequest", "hostname is required")
+    found = relay.host(name.lower())
+    if found is None:
+        with contextlib.suppress(HostRefused):
+            found = relay.host(normalise_hostname(name, allow_private=True)[0])
+    if found is None:
+        raise XrpcError(404, "HostNotFound", "this relay does not know the host")
+    return found.hostname
+
+
 def hosts(relay: RelayView, request: Request) -> Response:
     """All hosts, or the one named by `hostname`."""
     name = request.parameters().get("hostname")
     if name is not None:
-        host = relay.host(name.lower())
-        if host is None:
-            raise XrpcError(404, "HostNotFound", "this relay does not know the host")
-        return json_response(_host_json(host))
+        return _answer(relay.host(_named(relay, name)))
     found = relay.hosts()
+    slowest = sorted((host for host in found if host.throttled_s), key=lambda host: -host.throttled_s)
     return json_response(
-        {"hosts": [_host_json(host) for host in found], "active_workers": sum(host.connected for host in found)}
+        {
+            "hosts": [_host_json(host) for host in found],
+            "active_workers": sum(host.connected for host in found),
+            "most_throttled": [
+                {"hostname": host.hostname, "throttled_s": host.throttled_s, "throttled": host.throttled}
+                for host in slowest[:MOST_THROTTLED]
+            ],
+        }
     )
+
+
+def _answer(host: HostView | None) -> Response:
+    if host is None:
+        raise XrpcError(404, "HostNotFound", "this relay does not know the host")
+    return json_response(_host_json(host))
+
+
+def change_limits(relay: RelayView, request: Request) -> Response:
+    """Gives a host limits of its own: what is named is changed, null = by tier again, the rest stays."""
+    body = request.json_object()
+    name = _named(relay, body.pop("hostname", None))
+    known = {item.name for item in fields(Given)}
+    host = relay.host(name)
+    if host is None or not body or not body.keys() <= known | {"account_limit"}:
+        raise XrpcError(400, "InvalidRequest", f"one or more of account_limit, {', '.join(sorted(known))}")
+    account_limit = body.pop("account_limit", host.account_limit)
+    if account_limit is not None and (type(account_limit) is not int or not 0 <= account_limit <= MOST_LIMIT):
+        raise XrpcError(400, "InvalidRequest", "account_limit: a whole number, or null = by tier")
+    try:
+        return _answer(relay.change_limits(name, Given(**{**host.limits_given, **body}), account_limit))
+    except ValueError as exc:
+        raise XrpcError(400, "InvalidRequest", str(exc)) from None
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+
+
+def block_host(relay: RelayView, request: Request) -> Response:
+    """Bans a host: its connection ends, it is dialled no more, what it has in flight is dropped."""
+    return _ban(relay, request, banned=True)
+
+
+def unblock_host(relay: RelayView, request: Request) -> Response:
+    """Lifts that."""
+    return _ban(relay, request, banned=False)
+
+
+def _ban(relay: RelayView, request: Request, *, banned: bool) -> Response:
+    name = _named(relay, request.json_object().get("hostname"))
+    try:
+        return _answer(relay.ban_host(name, banned=banned))
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+
+
+def domains(relay: RelayView, request: Request) -> Response:
+    """The banned domains."""
+    return json_response({"domains": relay.domain_bans()})
+
+
+def ban_domain(relay: RelayView, request: Request) -> Response:
+    """`{"domain", "banned"}`: bans a domain with every host under it, or lifts that."""
+    body = request.json_object()
+    given, banned = body.get("domain"), body.get("banned", True)
+    if not isinstance(given, str) or not isinstance(banned, bool):
+        raise XrpcError(400, "InvalidRequest", "domain is required, banned is true or false")
+    try:
+        domain = normalise_domain(given)
+        concerned = relay.ban_domain(domain, banned=banned)
+    except HostRefused as exc:
+        raise XrpcError(400, "InvalidRequest", str(exc)) from None
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+    return json_response({"domain": domain, "banned": banned, "hosts": concerned})
 
 
 def add_host(relay: RelayView, request: Request) -> Response:
@@ -110,6 +197,11 @@ def shutdown(relay: RelayView, request: Request) -> Response:
 ADMIN = {
     ("GET", "/admin/hosts"): hosts,
     ("POST", "/admin/hosts/add"): add_host,
+    ("POST", "/admin/hosts/block"): block_host,
+    ("POST", "/admin/hosts/unblock"): unblock_host,
+    ("POST", "/admin/hosts/changeLimits"): change_limits,
+    ("GET", "/admin/domains"): domains,
+    ("POST", "/admin/domains"): ban_domain,
     ("POST", "/admin/repo/ban"): ban_repo,
     ("POST", "/admin/repo/unban"): unban_repo,
     ("POST", "/admin/shutdown"): shutdown,

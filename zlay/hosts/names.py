@@ -12,7 +12,16 @@ from ipaddress import ip_address
 from zlay.errors import HostRefused
 from zlay.shared import split_url
 
-__all__ = ["endpoint_host", "is_local_name", "join_port", "normalise_hostname", "split_port", "under_domain"]
+__all__ = [
+    "endpoint_host",
+    "is_local_name",
+    "is_plain_address",
+    "join_port",
+    "normalise_domain",
+    "normalise_hostname",
+    "split_port",
+    "under_domain",
+]
 
 MAX_NAME_BYTES = 253  # DNS
 MAX_PORT = 65535
@@ -45,7 +54,7 @@ def normalise_hostname(text: str, *, allow_private: bool) -> tuple[str, bool]:
         raise HostRefused("BadRequest", f"a host cannot be reached by {scheme}")
     name, port = _split(rest.removesuffix("/"))
     name = _ascii(name)
-    local = is_local_name(name) or _is_address(name)
+    local = is_local_name(name) or is_plain_address(name)
     if not allow_private:
         _refuse_private(name, port, scheme)
     elif not local and not _DNS_NAME.fullmatch(name):
@@ -68,7 +77,7 @@ def endpoint_host(url: str) -> str | None:
         return None
     if parts.path not in ("", "/") or "?" in url or "#" in url or any(char.isspace() for char in url):
         return None
-    if not (_DNS_NAME.fullmatch(name) or is_local_name(name) or _is_address(name)):
+    if not (_DNS_NAME.fullmatch(name) or is_local_name(name) or is_plain_address(name)):
         return None
     return join_port(name, None if port == _DEFAULT_PORTS[parts.scheme] else port)
 
@@ -99,7 +108,7 @@ def under_domain(hostname: str, domain: str) -> bool:
 def _refuse_private(name: str, port: int | None, scheme: str) -> None:
     if scheme in ("http", "ws"):
         raise HostRefused("BadRequest", "a host must speak TLS")
-    if is_local_name(name) or _is_address(name):
+    if is_local_name(name) or is_plain_address(name):
         raise HostRefused("BadRequest", "a host must have a public DNS name")
     if port not in (None, _DEFAULT_PORTS["https"]):
         raise HostRefused("BadRequest", "a host is reached at port 443")
@@ -137,7 +146,16 @@ def _ascii(name: str) -> str:
     return plain
 
 
-def _is_address(name: str) -> bool:
+def normalise_domain(text: str) -> str:
+    """The normal form of a domain to be banned: lower-case ASCII, without a dot at either end. HostRefused."""
+    domain = _ascii(text.strip()[:MAX_INPUT_CHARS].removeprefix("."))
+    if not (_DNS_NAME.fullmatch(domain) or re.fullmatch(_LABEL, domain)):
+        raise HostRefused("BadRequest", f"not a domain: {domain!r}")
+    return domain
+
+
+def is_plain_address(name: str) -> bool:
+    """Whether this is no name but an IP address."""
     try:
         ip_address(name)
     except ValueError:

@@ -69,7 +69,10 @@ class CrawlRequests:
             self._check(name, no_tls=no_tls)
         finally:
             self._checks.release()
-        return self._registry.add([NewHost(name, "request", no_tls)])[0]
+        added = self._registry.add([NewHost(name, "request", no_tls)])
+        if not added:  # its domain has been banned while we asked
+            raise HostRefused("HostBanned", "this host is banned")
+        return added[0]
 
     def add(self, hostnames: Iterable[str], source: HostSource) -> list[HostEntry]:
         """Adds the operator's hosts without asking them. HostRefused at the first bad name, and none is added then.

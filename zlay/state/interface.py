@@ -67,6 +67,8 @@ class HostRow:
     account_limit: int | None  # None = by tier
     source: HostSource
     created_us: int
+    limits: str | None  # of its own, as zlay.hosts.limits.Given reads them; None = by tier
+    cursor_us: int | None  # when the cursor was moved last
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,9 @@ class Store(Protocol):
 
     def begin_epoch(self, host_id: int) -> int:
         """The host's numbering starts again: cursor to live, epoch + 1, durably. The new epoch."""
+
+    def set_host_limits(self, host_id: int, limits: str | None, account_limit: int | None) -> None:
+        """What an operator gives a host instead of its tier's (None = nothing), durably."""
 
     def host_account_counts(self) -> dict[int, int]:
         """Accounts that are not deleted, by host id."""

@@ -43,10 +43,13 @@ _CREATE_SCHEMA_MIGRATION = (
     "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT, applied_us BIGINT)"
 )
 _ACCOUNT_COLUMNS = "a.did, a.host_id, a.upstream_status, a.local_status, r.rev, r.data, r.head, a.last_seq, r.last_seq"
-_HOST_COLUMNS = "id, hostname, status, no_tls, upstream_cursor, epoch, account_count, account_limit, source, created_us"
+_HOST_COLUMNS = (
+    "id, hostname, status, no_tls, upstream_cursor, epoch, account_count, account_limit, source, created_us, limits,"
+    " cursor_us"
+)
 
 _MOVE_CURSOR = """
-UPDATE host SET upstream_cursor = ?, epoch = ?
+UPDATE host SET upstream_cursor = ?, epoch = ?, cursor_us = ?
 WHERE id = ? AND (epoch < ? OR (epoch = ? AND (upstream_cursor IS NULL OR upstream_cursor < ?)))"""
 
 _MOVE_CHECKPOINT = """
@@ -315,7 +318,10 @@ class SqlStore[C: Connection](ABC):
     ) -> None:
         """One group of the applier, in one transaction."""
         by_did = newest(deltas)
-        moves = [(move.cursor, move.epoch, move.host_id, move.epoch, move.epoch, move.cursor) for move in cursors]
+        now_us = time.time_ns() // 1000
+        moves = [
+            (move.cursor, move.epoch, now_us, move.host_id, move.epoch, move.epoch, move.cursor) for move in cursors
+        ]
         dedup = dedup_from or 0
         with self._transaction(durable=False) as writer:
             if by_did:
@@ -414,7 +420,7 @@ class SqlStore[C: Connection](ABC):
             rows = []
             for host in new:
                 added = writer.execute(
-                    f"INSERT INTO host ({_HOST_COLUMNS}) VALUES (?, ?, 'idle', ?, NULL, 1, 0, NULL, ?, ?)"
+                    f"INSERT INTO host ({_HOST_COLUMNS}) VALUES (?, ?, 'idle', ?, NULL, 1, 0, NULL, ?, ?, NULL, NULL)"
                     " ON CONFLICT (hostname) DO NOTHING",
                     (last + 1, host.hostname, int(host.no_tls), host.source, now_us),
                 )
@@ -442,11 +448,20 @@ class SqlStore[C: Connection](ABC):
     def begin_epoch(self, host_id: int) -> int:
         """The host's numbering starts again: cursor to live, epoch + 1, durably."""
         with self._transaction(durable=True) as writer:
-            writer.execute("UPDATE host SET upstream_cursor = NULL, epoch = epoch + 1 WHERE id = ?", (host_id,))
+            writer.execute(
+                "UPDATE host SET upstream_cursor = NULL, cursor_us = NULL, epoch = epoch + 1 WHERE id = ?", (host_id,)
+            )
             row = writer.execute("SELECT epoch FROM host WHERE id = ?", (host_id,)).fetchone()
             if row is None:
                 raise StateError(f"there is no host {host_id}")
         return int(row[0])
+
+    def set_host_limits(self, host_id: int, limits: str | None, account_limit: int | None) -> None:
+        """What an operator gives a host instead of its tier's, durably."""
+        with self._transaction(durable=True) as writer:
+            writer.execute(
+                "UPDATE host SET limits = ?, account_limit = ? WHERE id = ?", (limits, account_limit, host_id)
+            )
 
     def host_account_counts(self) -> dict[int, int]:
         """Accounts that are not deleted, by host id."""
@@ -503,5 +518,5 @@ def _account_row(did: str, row: tuple[Any, ...] | None, identity: Identity | Non
 
 
 def _host_row(row: tuple[Any, ...]) -> HostRow:
-    host_id, hostname, status, no_tls, cursor, epoch, accounts, limit, source, created_us = row
-    return HostRow(host_id, hostname, status, bool(no_tls), cursor, epoch, accounts, limit, source, created_us)
+    host_id, hostname, status, no_tls, *others = row
+    return HostRow(host_id, hostname, status, bool(no_tls), *others)
