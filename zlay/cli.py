@@ -28,6 +28,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     adders = {
         "run": _add_run,
+        "hosts": _add_hosts,
         "log": _add_log,
         "consume": _add_consume,
         "backup": _add_backup,
@@ -48,6 +49,12 @@ def _add_run(commands: _Commands) -> None:
     )
     config.add_flags(run)
     run.set_defaults(run=_run)
+
+
+def _add_hosts(commands: _Commands) -> None:
+    from zlay.hosts import cli as hosts
+
+    hosts.add_parser(commands)
 
 
 def _add_log(commands: _Commands) -> None:

@@ -75,6 +75,10 @@ class Server:
         self.index = host.new(next(_ids), "pds.example.com", credit)
         if not new:
             host.set_epoch(self.index, 1, cursor or 0)  # a host whose cursor has been saved
+        self.connect(kind, leftover, cursor)
+
+    def connect(self, kind: str, leftover: bytes = b"", cursor: int | None = None) -> None:
+        """One more connection to the host; the last one has ended."""
         self.sock, client = socket.socketpair()
         _open.append(self.sock)
         self.sock.settimeout(DEADLINE_S)

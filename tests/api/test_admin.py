@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.api.support import request_bytes
 from tests.live import PASSWORD, LiveRelay
+from zlay import cli
+from zlay._fast import limits
 from zlay.api import admin
 from zlay.api.message import Request, XrpcError
 
 if TYPE_CHECKING:
-    from tests.api.support import Client
+    from tests.api.support import Answer, Client
 
 BEARER = f"Bearer {PASSWORD}".encode().decode("latin-1")  # headers are sent as latin-1: these are the bytes of UTF-8
 
@@ -89,6 +92,94 @@ def test_hosts_added_and_listed(live: LiveRelay, internal: Client) -> None:
     for body in (b"{}", b'{"hostname": 5}', b'{"hostname": "a b"}', b"[]", b""):
         assert internal.request("POST", "/admin/hosts/add", secret, body).status == 400
     assert live.relay.registry.find("a b") is None
+
+
+def admin_post(client: Client, path: str, body: object) -> Answer:
+    """What an operator sends."""
+    headers = {"Authorization": BEARER, "Content-Type": "application/json"}
+    return client.request("POST", f"/admin/{path}", headers, json.dumps(body).encode())
+
+
+def test_limits_of_a_host(live: LiveRelay, internal: Client) -> None:
+    """What an operator gives a host is in force and shown; what is not named stays, null is the tier's again."""
+    admin_post(internal, "hosts/add", {"hostname": "localhost:2"})
+    given = {"hostname": "LOCALHOST:2", "tier": "default", "per_hour": 7, "account_limit": 3}
+    told = admin_post(internal, "hosts/changeLimits", given).json
+    assert (told["tier"], told["accounts_allowed"], told["account_limit"]) == ("default", 3, 3)
+    assert told["limits_given"] == {"tier": "default", "per_hour": 7}
+    assert [told["limits"][name] for name in ("per_second", "per_hour", "bytes_per_hour")] == [50, 7, 7 * 65536]
+    entry = live.relay.registry.find("localhost:2")
+    assert entry is not None
+    assert limits.limits(entry.index)[:3] == (50, 7, 20_000)
+    told = admin_post(internal, "hosts/changeLimits", {"hostname": "localhost:2", "per_hour": None}).json
+    assert (told["limits"]["per_hour"], told["account_limit"]) == (2500, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("hosts/changeLimits", {"hostname": "localhost:2"}, 400),
+        ("hosts/changeLimits", {"hostname": "localhost:2", "per_minute": 5}, 400),
+        ("hosts/changeLimits", {"hostname": "localhost:2", "per_hour": -1}, 400),
+        ("hosts/changeLimits", {"hostname": "localhost:2", "per_hour": True}, 400),
+        ("hosts/changeLimits", {"hostname": "localhost:2", "tier": "best"}, 400),
+        ("hosts/changeLimits", {"hostname": "localhost:2", "account_limit": "many"}, 400),
+        ("hosts/changeLimits", {"hostname": "nobody.example.com", "per_hour": 5}, 404),
+        ("hosts/block", {}, 400),
+        ("hosts/block", {"hostname": "nobody.example.com"}, 404),
+        ("domains", {"domain": "a b"}, 400),
+        ("domains", {"domain": "example.com", "banned": "yes"}, 400),
+        ("domains", {"domain": ""}, 400),
+    ],
+)
+def test_what_cannot_be_meant(internal: Client, path: str, body: object, status: int) -> None:
+    """A host that is not known is 404, anything else that makes no sense 400; nothing is changed."""
+    admin_post(internal, "hosts/add", {"hostname": "localhost:2"})
+    assert admin_post(internal, path, body).status == status
+
+
+def test_blocked_host(internal: Client) -> None:
+    """A blocked host is banned, cannot be added, and is dialled again once unblocked."""
+    admin_post(internal, "hosts/add", {"hostname": "localhost:3"})
+    assert admin_post(internal, "hosts/block", {"hostname": "localhost:3"}).json["status"] == "banned"
+    told = admin_post(internal, "hosts/add", {"hostname": "localhost:3"})
+    assert (told.status, told.json["error"]) == (400, "HostBanned")
+    assert admin_post(internal, "hosts/unblock", {"hostname": "localhost:3"}).json["status"] == "idle"
+
+
+def test_banned_domain(internal: Client) -> None:
+    """A banned domain is listed, and its hosts are banned, until that is lifted."""
+    admin_post(internal, "hosts/add", {"hostname": "a.evil.localhost:4"})
+    told = admin_post(internal, "domains", {"domain": ".EVIL.localhost"})
+    assert told.json == {"domain": "evil.localhost", "banned": True, "hosts": 1}
+    listed = internal.request("GET", "/admin/domains", {"Authorization": BEARER}).json
+    assert listed == {"domains": ["evil.localhost"]}
+    one = internal.request("GET", "/admin/hosts?hostname=a.evil.localhost:4", {"Authorization": BEARER}).json
+    assert one["status"] == "banned"
+    assert admin_post(internal, "domains", {"domain": "evil.localhost", "banned": False}).status == 200
+    assert internal.request("GET", "/admin/domains", {"Authorization": BEARER}).json == {"domains": []}
+
+
+def test_shell(
+    live: LiveRelay, internal: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`zlay hosts` shows all hosts or one, and says why it cannot."""
+    admin_post(internal, "hosts/add", {"hostname": "localhost:2"})
+    url = "--url=http://{}:{}".format(*live.relay.http.addresses[1])
+    monkeypatch.setenv("RELAY_ADMIN_PASSWORD", PASSWORD)
+    assert cli.main(["hosts", url]) == 0
+    assert "localhost:2 " in capsys.readouterr().out
+    assert cli.main(["hosts", "localhost:2", url]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("localhost:2  (id ")
+    assert "from admin" in told
+    assert cli.main(["hosts", "localhost:2", "--json", url]) == 0
+    assert json.loads(capsys.readouterr().out)["hostname"] == "localhost:2"
+    assert cli.main(["hosts", "nobody.example.com", url]) == 1
+    assert "404" in capsys.readouterr().err
+    monkeypatch.setenv("RELAY_ADMIN_PASSWORD", "wrong")
+    assert cli.main(["hosts", url]) == 1
+    assert "401" in capsys.readouterr().err
 
 
 def test_methods(internal: Client) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 UNIT = ROOT / "deploy" / "zlay.service"
 TEXTS = [*DOCUMENTS, UNIT]
-COMMANDS = ("run", "log", "consume", "backup", "restore", "sim", "demo")
+COMMANDS = ("run", "hosts", "log", "consume", "backup", "restore", "sim", "demo")
 NESTED = {"log": ("ls", "verify", "cat", "stats")}  # commands of a command
 
 # Settings of the plan that the design page says are not there.
-MISSING = {"ZLAY_DISABLE", "LEAK_SAMPLE", "MAX_REPLAY_HOURS"}
+MISSING = {"ZLAY_DISABLE", "LEAK_SAMPLE"}
 SETTING = re.compile(
     r"\b(?:RELAY|FRAME|RESOLVER|HOST|HOLD|FANOUT|LEAK|VALIDATOR|DID|ZLAY|LOG|MALLOC|DATABASE|MAX_REPLAY)_[A-Z_]*[A-Z]\b"
 )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zlay._fast import host as chost
+from zlay._fast import limits as climits
 from zlay.errors import HostRefused
 from zlay.hosts.interface import Failure, HostRegistry
+from zlay.hosts.limits import Given, TierRules
 from zlay.hosts.registry import Registry
 from zlay.pipeline.types import HostCursor
 from zlay.state.interface import NewHost
@@ -255,3 +257,122 @@ def test_pages(store: SqliteStore) -> None:
         seen += [entry.hostname for entry in page]
         after = page[-1].id
     assert seen == [f"h{n}.example.com" for n in range(25)]
+
+
+# --- bans and limits ---
+
+
+def test_bans_of_host_and_domain_are_apart(store: SqliteStore) -> None:
+    """Lifting one ban leaves the others: a host is dialled again when neither it nor a domain of its is banned."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.bad.example.com"))
+    told: list[tuple[str, int]] = []
+    registry.on_added = lambda host_id: told.append(("dial", host_id))
+    registry.on_banned = lambda host_id: told.append(("end", host_id))
+    registry.ban(host.id, banned=True)
+    registry.ban_domain("example.com", banned=True)
+    registry.ban_domain("bad.example.com", banned=True)
+    registry.ban(host.id, banned=False)
+    registry.ban_domain("example.com", banned=False)
+    restarted = registry_of(store)
+    assert [one.dialled_ids() for one in (registry, restarted)] == [[], []]
+    assert registry.counts() == restarted.counts() == {"banned": 1}
+    assert chost.stats(host.index)["banned"]
+    assert told == [("end", host.id)]
+    registry.ban_domain("bad.example.com", banned=False)
+    assert registry.dialled_ids() == [host.id]
+    assert not chost.stats(host.index)["banned"]
+    assert told == [("end", host.id), ("dial", host.id)]
+
+
+def test_last_word_of_a_ban_is_the_same_everywhere(store: SqliteStore) -> None:
+    """However bans and their lifting race, store, memory, core and dialer end with the same answer."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    told: list[bool] = []
+    registry.on_added = lambda _: told.append(False)
+    registry.on_banned = lambda _: told.append(True)
+    together = threading.Barrier(4)
+
+    def ban(n: int) -> None:
+        together.wait(20)
+        for i in range(10):
+            registry.ban(host.id, banned=(n + i) % 2 == 0)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ban, range(4)))
+    entry = registry.get(host.id)
+    assert entry is not None
+    assert (store.hosts()[0].status == "banned") == entry.banned == chost.stats(host.index)["banned"] == told[-1]
+
+
+def test_no_host_slips_into_a_banned_domain(store: SqliteStore) -> None:
+    """Hosts that are added while their domain is being banned are banned, or are not added."""
+    registry = registry_of(store)
+    together = threading.Barrier(4)
+    dialled: list[int] = []
+    registry.on_added = dialled.append
+    registry.on_banned = dialled.remove
+
+    def add(n: int) -> None:
+        together.wait(20)
+        for i in range(8):
+            registry.add(new(f"h{n}-{i}.bad.example.com"))
+
+    with ThreadPoolExecutor(3) as pool:
+        adding = [pool.submit(add, n) for n in range(3)]
+        together.wait(20)
+        registry.ban_domain("bad.example.com", banned=True)
+        for one in adding:
+            one.result(30)
+    assert registry.dialled_ids() == registry_of(store).dialled_ids() == dialled == []
+    assert all(chost.stats(entry.index)["banned"] for entry in registry.page(0, 100))
+    assert registry.add(new("late.bad.example.com")) == []
+
+
+def test_limits_follow_accounts_up_and_down(store: SqliteStore) -> None:
+    """A host's limits grow with its accounts; too many throttle it, until there are fewer again."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    assert climits.limits(host.index)[:3] == (50, 2_500, 20_000)
+    registry.set_status(host.id, "active", None)
+    for count, per_hour, status in ((4_000, 6_500, "active"), (10_001, 1_250, "throttled"), (5, 2_505, "active")):
+        registry.set_account_counts({host.id: count})
+        assert climits.limits(host.index)[1] == per_hour
+        assert registry.counts() == {status: 1}
+
+
+def test_given_limits_outlast_a_restart(store: SqliteStore) -> None:
+    """What an operator gives a host is in force at once and after a restart; what is bad changes nothing."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.example.com"))
+    registry.change_limits(host.id, Given(tier="trusted", per_hour=7), 3)
+    with pytest.raises(ValueError, match="tier"):
+        registry.change_limits(host.id, Given(tier="none"), None)
+    for one in (registry, registry_of(store)):
+        entry = one.get(host.id)
+        assert entry is not None
+        assert climits.limits(entry.index)[:3] == (5_000, 7, 500_000_000)
+        assert (entry.tier.name, entry.accounts_allowed) == ("trusted", 3)
+
+
+def test_tier_by_name(store: SqliteStore) -> None:
+    """HOST_TIERS gives a host its tier by its name."""
+    registry = Registry(store, host_credit_bytes=1 << 20, tiers=TierRules.parse("*.example.com:trusted"))
+    first, second = registry.add(new("a.example.com", "a.example.org"))
+    assert (first.tier.name, second.tier.name) == ("trusted", "default")
+
+
+def test_old_cursor_is_told(store: SqliteStore) -> None:
+    """A host dialled with a cursor older than MAX_REPLAY_HOURS is shown, until it is dialled with a newer one."""
+    registry_of(store).add(new("a.example.com", "b.example.com"))
+    store.apply([], [HostCursor(1, 1, 77)], 0, 0)
+    patient = registry_of(store)
+    assert patient.cursor_for_dial(1) == 77
+    assert patient.old_cursors() == 0
+    hasty = Registry(store, host_credit_bytes=1 << 20, max_replay_hours=0.0)
+    assert (hasty.cursor_for_dial(1), hasty.cursor_for_dial(2)) == (77, None)
+    assert hasty.old_cursors() == 1
+    hasty.new_epoch(1)
+    assert hasty.cursor_for_dial(1) is None
+    assert hasty.old_cursors() == 0

@@ -68,9 +68,9 @@ class TierRules:
         rules = []
         for piece in filter(None, (part.strip() for part in text.split(","))):
             glob, colon, tier = piece.rpartition(":")
-            if not colon or not glob or tier not in TIERS:
+            if not colon or not glob or " " in glob or tier not in TIERS:
                 raise ValueError(f"GLOB:TIER, comma-separated, with a tier of {', '.join(TIERS)}")
-            rules.append((glob.strip().lower(), tier))
+            rules.append((glob.lower(), tier))
         return cls(tuple(rules))
 
     def tier_of(self, hostname: str) -> Tier:
