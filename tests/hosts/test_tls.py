@@ -173,6 +173,16 @@ def client_hello(sock: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.parametrize(("name", "said"), [("localhost", True), ("127.0.0.1", False)])
+def test_the_name_is_said_in_the_handshake(rig: TlsRig, name: str, said: bool) -> None:
+    """A server of many names learns which one is dialled (SNI); an address is not said (RFC 6066 3)."""
+    hellos: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    rig.dial(lambda sock: hellos.put(client_hello(sock)), name=name, raw=True)
+    hello = hellos.get(timeout=DEADLINE_S)
+    assert (b"\x00\x0c\x00\x00\x09localhost" in hello) == said
+    assert b"127.0.0.1" not in hello
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
