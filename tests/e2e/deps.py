@@ -18,7 +18,12 @@ from tests.fixtures import ROOT
 @functools.cache
 def _paths() -> dict[str, str]:
     done = subprocess.run(
-        [ROOT / "scripts" / "test-deps", "--paths"], capture_output=True, text=True, check=True, timeout=60
+        [ROOT / "scripts" / "test-deps", "--paths"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=_ordinary_environment(),
     )
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
@@ -39,7 +44,9 @@ def oracle_environment() -> dict[str, str]:
 
 
 def _ordinary_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    # LD_PRELOAD: a sanitizer's runtime is for our interpreter only; bash dies of ThreadSanitizer's.
+    ours = ("PYTHON", "VIRTUAL_ENV", "LD_PRELOAD")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def _path(name: str) -> str:

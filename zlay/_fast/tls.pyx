@@ -15,6 +15,7 @@ from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset, strerror
 from zlay._fast.connection cimport IO_AGAIN, IO_EOF, IO_ERROR, IO_FAILED, IO_WANT_READ, IO_WANT_WRITE, Io
+from zlay._fast.includes.atomics cimport zl_loadp, zl_storep, zl_swapp
 from zlay._fast.includes.libssl cimport (
     BIO, BIO_clear_retry_flags, BIO_CTRL_EOF, BIO_CTRL_FLUSH, BIO_get_data, BIO_get_new_index, BIO_METHOD,
     BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data, BIO_set_init,
@@ -208,7 +209,7 @@ cdef int tls_lend(Session session, Io *io) except -1:
 
 
 cdef void tls_taken(Session session) noexcept:
-    session._t = NULL
+    zl_storep(<void **>&session._t, NULL)
 
 
 # --- for the dialer ---
@@ -318,15 +319,15 @@ cdef class Session:
 
     cpdef close(self):
         """Frees the session; the socket stays open. May be called twice, and after it was taken."""
-        cdef Tls *t = self._t
-        self._t = NULL
+        cdef Tls *t = <Tls *>zl_swapp(<void **>&self._t, NULL)
         if t != NULL:
             _free(t)
 
     cdef Tls *_open(self) except NULL:
-        if self._t == NULL:
+        cdef Tls *t = <Tls *>zl_loadp(<void **>&self._t)
+        if t == NULL:
             raise ValueError("the TLS session is closed")
-        return self._t
+        return t
 
     def handshake(self):
         """Goes on with the handshake; returns when it is through. Raises WantRead, WantWrite, TlsError, OSError."""
