@@ -129,6 +129,23 @@ def test_clock_that_was_ahead_is_believed_when_a_directory_agrees(clocks: Clocks
     assert clocks.offset_us == (START_S - HOUR_S - 1000) * 1e6
 
 
+def test_start_asks_a_directory(clocks: Clocks) -> None:
+    """A watch that begins asks the directories in turn until one gives a time, and so finds a clock that has been wrong
+    since before."""
+    right = reply(200, Date=date(START_S + HOUR_S))
+    with (
+        FakeHttp(lambda *_: reply(200)) as dumb,
+        FakeHttp(lambda *_: right) as plc,
+        FakeHttp(lambda *_: right) as other,
+    ):
+        watch = clocks.watch(dumb.url, plc.url, other.url)
+        watch.stop()
+        watch.run()  # once
+        watch.wait_asked(0)
+        assert watch.fault is not None
+        assert [len(one.requests) for one in (dumb, plc, other)] == [1, 1, 0]
+
+
 @pytest.fixture
 def network() -> Iterator[Network]:
     """A directory and a host."""

@@ -2,10 +2,11 @@
 
 A clock that is behind calls valid revisions "from the future". It is noticed in three ways: by the monotonic clock,
 when the wall clock is set back while zlay runs; by the newest event of the log, when it has been set back before the
-start; by the `Date` of a directory's answers, when it has been wrong all along. Then ingest pauses, `fault` says so,
-and the directories are asked for their time every few seconds: a clock that was ahead and has been put right is
-believed once one of them agrees with it. Workers never take a time behind the one expected, so that nothing is judged
-by a wrong one before the pause either. A clock that is ahead refuses nothing, and is none of this module's business.
+start; by the `Date` of a directory's answers, the first of them asked for at the start, when it has been wrong all
+along. Then ingest pauses, `fault` says so, and the directories are asked for their time every few seconds: a clock that
+was ahead and has been put right is believed once one of them agrees with it. Workers never take a time behind the one
+expected, so that nothing is judged by a wrong one before the pause either. A clock that is ahead refuses nothing, and
+is none of this module's business.
 
 Threads: `run` on one supervised thread, the rest from any.
 """
@@ -29,7 +30,7 @@ __all__ = ["ClockWatch"]
 MOST_BEHIND_S = 60.0  # a rev may be 300 s ahead (A8): the rest is left to the hosts' own clocks
 TICK_S = 1.0
 ASK_EVERY_S = 5.0  # the directories, while the clock is wrong
-ASK_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 2.0
 MAX_HEALTH_BYTES = 64 * 1024
 
 log = logs.get("clock")
@@ -60,6 +61,7 @@ class ClockWatch:
         self._on_fault = on_fault
         self._set_offset = set_offset
         self._stop = threading.Event()
+        self._asked = threading.Event()  # the directories, for the first time
         self._lock = threading.Lock()  # guards all below, and that who is told is told in order
         self._next_date_s = 0.0  # monotonic
         wall_s, monotonic_s = _clocks()
@@ -73,6 +75,10 @@ class ClockWatch:
         """Asks `run` to end; it does within the time of one request."""
         self._stop.set()
 
+    def wait_asked(self, timeout_s: float) -> None:
+        """Waits until `run` has asked the directories for the first time, or the time is over."""
+        self._asked.wait(timeout_s)
+
     def run(self) -> None:
         """Watches until `stop`."""
         client = HttpClient(allow_address=lambda _: True)
@@ -80,9 +86,10 @@ class ClockWatch:
         try:
             while True:
                 self.check()
-                if self.fault is not None and time.monotonic() >= ask_s:
+                if not self._asked.is_set() or (self.fault is not None and time.monotonic() >= ask_s):
                     self._ask(client)
                     ask_s = time.monotonic() + ASK_EVERY_S
+                    self._asked.set()
                 if self._stop.wait(TICK_S):
                     return
         finally:
@@ -103,17 +110,19 @@ class ClockWatch:
             self._next_date_s = now_s + TICK_S
         self._take_date(text)
 
-    def _take_date(self, text: str) -> None:
+    def _take_date(self, text: str) -> bool:
+        """Whether it is a date."""
         try:
             said_s = parsedate_to_datetime(text).timestamp()
         except (ValueError, TypeError, OverflowError):
-            return
+            return False
         with self._lock:
             wall_s, monotonic_s = _clocks()
             if said_s >= wall_s - MOST_BEHIND_S:  # else ours is ahead, or the answer old
                 agrees = said_s <= wall_s + MOST_BEHIND_S
                 self._offset_s = (wall_s if agrees else said_s) - monotonic_s
             self._judge(wall_s, monotonic_s)
+        return True
 
     def _judge(self, wall_s: float, monotonic_s: float) -> None:
         """Requires the lock."""
@@ -141,4 +150,5 @@ class ClockWatch:
                 answer = client.get(f"{url}/_health", timeout_s=ASK_TIMEOUT_S, max_body_bytes=MAX_HEALTH_BYTES)
             except HttpFault:
                 continue
-            self._take_date(answer.headers.get("date", ""))
+            if self._take_date(answer.headers.get("date", "")):
+                return

@@ -69,6 +69,7 @@ DRAIN_DEADLINE_S = 1.0
 LOG_DEADLINE_S = 2.0
 THREADS_DEADLINE_S = 1.5
 CONSUMERS_DEADLINE_S = 1.0
+CLOCK_WAIT_S = 1.0  # a start waits so long for a directory's time; one that comes later counts, too
 MIB = 1 << 20
 GC_THRESHOLD = 50_000  # objects made before the collector looks at all of them by itself, every thread held; some 10 MB
 
@@ -244,12 +245,11 @@ class Relay:
             config.hold_seconds,
             self.applier.applied_seq,
         )
-        self.clock.check()  # before the first frame
         self._opened = True
         spawn = self.supervisor.spawn
+        spawn("clock", self.clock.run)
         spawn("applier", self.applier.run)
         spawn("loader", self.loader.run)
-        spawn("clock", self.clock.run)
         for part in (self.resolver, self.status_checker, self.resync):
             for name, target in part.threads():
                 spawn(name, target)
@@ -259,6 +259,7 @@ class Relay:
         spawn("registry", self.registry.run)
         spawn("housekeeping", self.housekeeping.run)
         self.crawl.add(config.relay_hosts, "config")
+        self.clock.wait_asked(CLOCK_WAIT_S)  # before the first frame
         spawn("dialer", self.dialer.run)
         for host_id in self.registry.dialled_ids():
             self.dialer.add(host_id)

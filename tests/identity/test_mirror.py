@@ -51,6 +51,8 @@ class Exporter:
 
     def _answer(self, request: Request, _: socket.socket) -> bytes:
         query = parse_qs(urlsplit(request.target).query)
+        if request.path == "/_health":
+            return reply(200)
         if request.path != "/export":
             return reply_json(self.directory.document(request.path[1:]))
         if self.wrong:
@@ -245,4 +247,4 @@ def test_a_new_relay_knows_keys_unasked(tmp_path: Path) -> None:
         eventually(lambda: live.relay.log.published_end == 30)
         ended.set()
     pds.close()
-    assert {request.path for request in source.http.requests} == {"/export"}
+    assert {request.path for request in source.http.requests} == {"/export", "/_health"}
