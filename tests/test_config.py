@@ -33,7 +33,7 @@ def test_no_settings_are_the_defaults() -> None:
     assert made.fanout_tick_ms is None
     assert made.workers >= 4
     assert made.sqlite_path == Path("data/state.sqlite")
-    assert made.upstream == "bsky.network"
+    assert made.upstreams == ("bsky.network",)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,14 @@ def test_hosts_in_development() -> None:
         read(RELAY_HOSTS="pds.example.com,localhost:2583")
     assert read(RELAY_HOSTS="localhost:2583,127.0.0.1:80", RELAY_ALLOW_PRIVATE_HOSTS="1").relay_hosts
     for off in ("none", "NONE", ""):
-        assert read(RELAY_UPSTREAM=off).upstream is None
+        assert read(RELAY_UPSTREAM=off).upstreams == ()
+
+
+def test_several_upstreams() -> None:
+    """Several relays may seed the hosts; each must have a name that can be dialled."""
+    assert read(RELAY_UPSTREAM="a.example.com, b.example.com").upstreams == ("a.example.com", "b.example.com")
+    with pytest.raises(ConfigError, match=r"RELAY_UPSTREAM=.*'10\.0\.0\.1'"):
+        read(RELAY_UPSTREAM="a.example.com,10.0.0.1")
 
 
 def test_what_kubernetes_injects_is_explained() -> None:

@@ -226,7 +226,9 @@ class Config:
     relay_bind: str = _setting("0.0.0.0", _address, "address both ports listen on")
     relay_port: int = _setting("3000", _port, "firehose and public XRPC; 0 = any free port")
     relay_metrics_port: int = _setting("3001", _port, "metrics, health, admin, XRPC; 0 = any free port")
-    relay_upstream: str = _setting("bsky.network", _text, "relay whose listHosts seeds the hosts; none = off")
+    relay_upstream: tuple[str, ...] = _setting(
+        "bsky.network", _names, "relays whose listHosts seed the hosts, comma-separated; none = off"
+    )
     relay_hosts: tuple[str, ...] = _setting("", _names, "hosts to add at start, comma-separated")
     relay_allow_private_hosts: bool = _setting(
         "0", _flag, "allow ws://, http:// and private addresses, for development"
@@ -284,9 +286,9 @@ class Config:
         return self.frame_workers or max(4, os.cpu_count() or 1)
 
     @property
-    def upstream(self) -> str | None:
-        """The relay that seeds the hosts; None = none does."""
-        return None if self.relay_upstream.lower() in ("", "none") else self.relay_upstream
+    def upstreams(self) -> tuple[str, ...]:
+        """The relays that seed the hosts."""
+        return tuple(host for host in self.relay_upstream if host.lower() != "none")
 
     @property
     def postgresql(self) -> bool:
@@ -329,8 +331,8 @@ def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
         raise given["host_credit_bytes"].error(f"at most FRAME_POOL_BYTES, {config.frame_pool_bytes}")
     for host in config.relay_hosts:
         _check_host("relay_hosts", host, f"host names, comma-separated; {host!r}", config, given)
-    if config.upstream is not None:
-        _check_host("relay_upstream", config.upstream, "a relay's host name, or none", config, given)
+    for host in config.upstreams:
+        _check_host("relay_upstream", host, f"relays' host names, comma-separated, or none; {host!r}", config, given)
 
 
 def _check_host(setting: str, host: str, expected: str, config: Config, given: Mapping[str, _Given]) -> None:

@@ -176,6 +176,8 @@ class Metrics:
             by_status.add_metric([status], n)
         yield by_status
         readers = reader.stats()
+        dialled = self._relay.dialer.stats()
+        yield _gauge("relay_hosts_left_out", "hosts beyond RELAY_MAX_HOSTS, not dialled", dialled["left_out"])
         yield _gauge(
             "relay_hosts_old_cursor",
             "hosts last dialled with a cursor older than MAX_REPLAY_HOURS",
@@ -204,7 +206,7 @@ class Metrics:
         yield _counter(
             "relay_host_numbering_resets",
             "cursors given up: the host said twice that it numbers anew",
-            self._relay.dialer.stats()["epochs_total"],
+            dialled["epochs_total"],
         )
 
     def _consumers(self) -> Iterable[Metric]:

@@ -227,9 +227,7 @@ class Relay:
             allow_private=private,
         )
         self.crawl = CrawlRequests(self.registry, allow_private=private)
-        self.seeder: Seeder | None = None
-        if config.upstream is not None:
-            self.seeder = Seeder(self.registry, config.upstream, allow_private=private)
+        self.seeders = [Seeder(self.registry, host, allow_private=private) for host in config.upstreams]
 
     # --- start and stop: main thread ---
 
@@ -263,8 +261,8 @@ class Relay:
         spawn("dialer", self.dialer.run)
         for host_id in self.registry.dialled_ids():
             self.dialer.add(host_id)
-        if self.seeder is not None:
-            spawn("seeder", self.seeder.run)
+        for n, seeder in enumerate(self.seeders):
+            spawn(f"seeder-{n}", seeder.run)
         gc.collect()
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what start-up made stays: collections need not look at it again
@@ -289,8 +287,8 @@ class Relay:
         self._stopping = True
         self.supervisor.stopping()
         self._store.hurry()
-        if self.seeder is not None:
-            self.seeder.stop()
+        for seeder in self.seeders:
+            seeder.stop()
         self.dialer.stop()
         left = reader.stop_all(within(READERS_DEADLINE_S))
         log_moves = self.log.status()["fault"] == "none"

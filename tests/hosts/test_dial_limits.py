@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +91,36 @@ def test_hosts_added_at_once_keep_to_the_limit() -> None:
     rules = DialRules("zlay/test", allow_private=True)
     dialer = Dialer(registry, starter("native"), rules, QUICK, max_hosts=3)
     assert run(dialer, registry, 6)["hosts"] == 3  # each of them twice
+
+
+def test_a_place_that_comes_free_is_taken() -> None:
+    """Hosts beyond the limit wait for a place: one that is banned makes room for the next, which may be banned, too."""
+    registry = Registry(["127.0.0.1:9"] * 4, no_tls=True)
+    first, second, third, fourth = registry.targets
+    slow = BackoffPolicy(first_s=60.0, least_s=60.0)
+    dialer = Dialer(registry, starter("native"), DialRules("zlay/test", allow_private=True), slow, max_hosts=2)
+    thread = threading.Thread(target=dialer.run)
+    for host_id in registry.targets:
+        dialer.add(host_id)
+    thread.start()
+    try:
+        for _ in range(2):
+            assert registry.told.acquire(timeout=DEADLINE_S)
+        assert dialer.stats()["left_out"] == 2
+        for banned in (third, first):
+            registry.targets[banned] = replace(registry.targets[banned], banned=True)
+        dialer.remove(first)
+        assert registry.told.acquire(timeout=DEADLINE_S)
+        assert dialer.stats()["left_out"] == 0
+        assert [dialer.report(host_id) is not None for host_id in (first, second, third, fourth)] == [
+            False,
+            True,
+            False,
+            True,
+        ]
+    finally:
+        dialer.stop()
+        thread.join(DEADLINE_S)
 
 
 def test_what_holds_for_all_hosts_is_said_once(tmp_path: Path) -> None:

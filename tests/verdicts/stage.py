@@ -24,7 +24,7 @@ from zlay.state.interface import NewHost
 from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 WAIT_S = 60.0
@@ -95,18 +95,18 @@ class Host:
 class Stage:
     """`alice` lives on `main`, `bob` on `other`; both are known to the relay and go on with valid commits.
 
-    `banished` is taken down here. `prefix` runs the relay (see RelayProcess).
+    `banished` is taken down here.
     """
 
-    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         self._stack = ExitStack()
         try:
-            self._open(folder, prefix)
+            self._open(folder)
         except BaseException:
             self._stack.close()
             raise
 
-    def _open(self, folder: Path, prefix: Sequence[str]) -> None:
+    def _open(self, folder: Path) -> None:
         self.plc = self._stack.enter_context(Directory())
         self.main = Host(self._stack.enter_context(Pds()))
         self.other = Host(self._stack.enter_context(Pds()))
@@ -118,7 +118,6 @@ class Stage:
         self.relay = RelayProcess(
             folder, plc_url=self.plc.url, hosts=names, env={"HOLD_SECONDS": str(HOLD_S), "FRAME_WORKERS": "2"}
         )
-        self.relay.prefix = prefix
         self._stack.enter_context(self.relay)
         self.main.pds.wait_subscribed()
         self.other.pds.wait_subscribed()

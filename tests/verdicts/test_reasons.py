@@ -7,7 +7,6 @@ bad frame costs one frame (R6), and every rule has a test that proves it (R9).
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -370,12 +369,12 @@ def test_shutdown(stage: Stage) -> None:
 
 def test_a_banned_host_is_heard_no_more(tmp_path: Path) -> None:
     """What a host still has under way when it is banned is dropped and counted; other hosts go on."""
-    with Stage(tmp_path / "data", prefix=[sys.executable, "-m", "tests.verdicts.banning_relay"]) as stage:
+    with Stage(tmp_path / "data") as stage:
         actor, before = stage.actor("fresh"), stage.counts()
         with stage.unanswered():
             stage.main.publish(actor.commit(stage.main.next_seq()))
             stage.wait_counts(before, "hold", {"hold_identity": 1})
-            stage.relay.admin("POST", "/admin/hosts/add", {"hostname": stage.main.name})
+            stage.relay.admin("POST", "/admin/hosts/block", {"hostname": stage.main.name})
         stage.pass_on(stage.bob, stage.other)
         stage.wait_settled(before, 2)
         assert stage.since(before, "drop") == {"host_banned": 1}

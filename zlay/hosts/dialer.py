@@ -134,6 +134,7 @@ class Dialer:
         self._stopping = False
         self._hosts: dict[int, _Host] = {}
         self._by_index: dict[int, _Host] = {}
+        self._left_out: dict[int, None] = {}  # ids beyond max_hosts, in their order
         self._schedule: list[tuple[float, int, int, int]] = []  # due, tie, host id, version
         self._deadlines: list[tuple[float, int, Dial]] = []  # heap; an entry counts if the dial still has that deadline
         self._ready: deque[_Host] = deque()  # due, but no dial is free
@@ -176,6 +177,7 @@ class Dialer:
             "in_flight": len(self._in_flight),
             "due": len(self._ready),
             "questions": len(self._resolving),
+            "left_out": len(self._left_out),
             "dials_total": counts.dials,
             "connects_total": counts.connects,
             "epochs_total": counts.epochs,
@@ -276,18 +278,28 @@ class Dialer:
 
     def _add(self, host_id: int) -> None:
         if len(self._hosts) >= self._max_hosts:
+            self._left_out[host_id] = None
             log.warn_rate("max-hosts", "a host is not dialled: RELAY_MAX_HOSTS is reached", host_id=host_id)
             return
+        self._left_out.pop(host_id, None)
         target = self._ask_registry(host_id)
         if target is None:
+            self._take_left_out()
             return
         host = _Host(host_id, target.index, target.hostname, Backoff(self._policy))
         self._hosts[host_id] = host
         self._by_index[target.index] = host
         self._plan(host, 0.0)
 
+    def _take_left_out(self) -> None:
+        """There is room for one more host."""
+        for host_id in self._left_out:
+            del self._left_out[host_id]
+            self.add(host_id)
+            return
+
     def _remove(self, host: _Host | None) -> None:
-        if host is None:
+        if host is None:  # one beyond RELAY_MAX_HOSTS: when its turn comes the registry says that it is banned
             return
         host.removed = True
         if host.stage == "streaming":
@@ -302,6 +314,7 @@ class Dialer:
         self._hosts.pop(host.id, None)
         self._by_index.pop(host.index, None)
         self._reports.pop(host.id, None)
+        self._take_left_out()
 
     def _ask_registry(self, host_id: int) -> DialTarget | None:
         try:

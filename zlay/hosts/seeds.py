@@ -1,7 +1,8 @@
-"""Hosts that another relay knows: its listHosts, read at the start and every few hours (design 9, protocol F3).
+"""Hosts that other relays know: the listHosts of each, read at the start and every few hours (design 9, protocol F3).
 
 What it says is taken for names only: each is normalised, judged by the same rules as a stranger's and refused where it
-or its domain is banned; whether it is alive shows when it is dialled. Threads: `run` on one supervised thread.
+or its domain is banned; whether it is alive shows when it is dialled. Threads: one `Seeder` to a relay,
+its `run` on one supervised thread.
 """
 
 from __future__ import annotations
