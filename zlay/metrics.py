@@ -205,7 +205,7 @@ class Metrics:
         yield _counter("relay_host_outdated_cursors", "times hosts said OutdatedCursor", totals["outdated_cursors"])
         yield _counter(
             "relay_host_numbering_resets",
-            "cursors given up: the host said twice that it numbers anew",
+            "cursors given up: the host numbers anew, or an operator said so",
             dialled["epochs_total"],
         )
 

@@ -364,6 +364,18 @@ class Relay:
         log.info("host limits changed", host=hostname, given=given.to_json(), account_limit=account_limit)
         return self._view(self.registry.change_limits(host_id, given, account_limit))
 
+    def reset_cursor(self, hostname: str) -> bool:
+        """Has a host's cursor given up. Raises StateError."""
+        host_id = self.registry.id_of(hostname)
+        if not host_id:
+            return False
+        log.info("host's cursor is reset", host=hostname)
+        if self.dialer.report(host_id) is None:  # not dialled: nobody else begins an epoch of its
+            self.registry.new_epoch(host_id)
+        else:
+            self.dialer.reset(host_id)
+        return True
+
     def ban_host(self, hostname: str, *, banned: bool) -> HostView | None:
         """Bans a host, or lifts that. Raises StateError."""
         host_id = self.registry.id_of(hostname)

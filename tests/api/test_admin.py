@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -145,6 +146,17 @@ def test_blocked_host(internal: Client) -> None:
     told = admin_post(internal, "hosts/add", {"hostname": "localhost:3"})
     assert (told.status, told.json["error"]) == (400, "HostBanned")
     assert admin_post(internal, "hosts/unblock", {"hostname": "localhost:3"}).json["status"] == "idle"
+
+
+def test_reset_cursor(live: LiveRelay, internal: Client) -> None:
+    """A host's cursor is given up when an operator says so."""
+    admin_post(internal, "hosts/add", {"hostname": "localhost:5"})
+    told = admin_post(internal, "hosts/resetCursor", {"hostname": "localhost:5"})
+    assert (told.status, told.json) == (200, {"hostname": "localhost:5", "reset": True})
+    deadline = time.monotonic() + 20
+    while live.relay.store.host("localhost:5").epoch != 2:  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_banned_domain(internal: Client) -> None:

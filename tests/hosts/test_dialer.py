@@ -9,6 +9,7 @@ import resource
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -466,21 +467,31 @@ def test_a_ban_between_dial_and_upgrade_holds(rig: Rig) -> None:
     assert not reader.alive(target.index)
 
 
-def test_redial_ends_a_stream_and_dials_again(rig: Rig) -> None:
-    """A redial of a streaming host (its cursor was reset) ends the stream and dials at once, without back-off."""
+@pytest.mark.parametrize("stage", ["streaming", "waiting", "dialling"])
+def test_reset_gives_the_cursor_up(rig: Rig, stage: str) -> None:
+    """An operator's reset begins a new epoch and dials live, at once, whatever the host is at."""
     cursors: queue.SimpleQueue[str] = queue.SimpleQueue()
+    unanswered = ["9"] if stage == "dialling" else []
 
     def script(sock: socket.socket) -> None:
-        cursors.put(upgrade(sock))
+        cursors.put(unanswered.pop() if unanswered else upgrade(sock))
         hold(sock)
 
     host_id = rig.registry.add(rig.pds(script).hostname, cursor=9)
-    dialer = rig.start(policy=BackoffPolicy())
+    if stage == "waiting":
+        rig.registry.targets[host_id] = replace(rig.registry.targets[host_id], no_tls=False)  # cannot be dialled
+    dialer = rig.start(policy=BackoffPolicy(first_s=60.0, least_s=60.0))
     dialer.add(host_id)
-    rig.registry.next(host_id, "active")
-    assert cursors.get(timeout=DEADLINE_S) == "9"
-    dialer.redial(host_id)
-    assert cursors.get(timeout=DEADLINE_S) == "9"
+    if stage == "waiting":
+        rig.registry.next(host_id, "offline")
+        rig.registry.targets[host_id] = replace(rig.registry.targets[host_id], no_tls=True)
+    else:
+        assert cursors.get(timeout=DEADLINE_S) == "9"
+    if stage == "streaming":
+        rig.registry.next(host_id, "active")
+    dialer.reset(host_id)
+    assert cursors.get(timeout=DEADLINE_S) == ""
+    assert rig.registry.epochs[host_id] == 2
 
 
 def test_requested_crawl_does_not_wait_for_the_schedule(rig: Rig) -> None:
@@ -503,7 +514,7 @@ def test_requested_crawl_does_not_wait_for_the_schedule(rig: Rig) -> None:
     assert failure is not None
     assert failure.next_retry_s >= 3600
     works.set()
-    dialer.redial(host_id)
+    dialer.add(host_id)
     assert served.wait(DEADLINE_S)
 
 

@@ -110,6 +110,16 @@ def change_limits(relay: RelayView, request: Request) -> Response:
         raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
 
 
+def reset_cursor(relay: RelayView, request: Request) -> Response:
+    """Gives a host's cursor up: its stream ends, and it is dialled live."""
+    name = _named(relay, request.json_object().get("hostname"))
+    try:
+        relay.reset_cursor(name)
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+    return json_response({"hostname": name, "reset": True})
+
+
 def block_host(relay: RelayView, request: Request) -> Response:
     """Bans a host: its connection ends, it is dialled no more, what it has in flight is dropped."""
     return _ban(relay, request, banned=True)
@@ -200,6 +210,7 @@ ADMIN = {
     ("POST", "/admin/hosts/block"): block_host,
     ("POST", "/admin/hosts/unblock"): unblock_host,
     ("POST", "/admin/hosts/changeLimits"): change_limits,
+    ("POST", "/admin/hosts/resetCursor"): reset_cursor,
     ("GET", "/admin/domains"): domains,
     ("POST", "/admin/domains"): ban_domain,
     ("POST", "/admin/repo/ban"): ban_repo,

@@ -88,6 +88,9 @@ class RelayView(Protocol):
     def change_limits(self, hostname: str, given: Given, account_limit: int | None) -> HostView | None:
         """Gives a host limits of its own; None = it is not known. ValueError, StateError."""
 
+    def reset_cursor(self, hostname: str) -> bool:
+        """Has a host read live from now on, without what its cursor asked for; False = it is not known. StateError."""
+
     def ban_host(self, hostname: str, *, banned: bool) -> HostView | None:
         """Bans a host or lifts that, durably; None = it is not known. StateError."""
 

@@ -4,7 +4,7 @@ Promises: one thread for all dials, at least 256 in flight; every host that is k
 ever more slowly while it fails; a host has one connection at a time; a cursor is given up only after the host has said
 twice that it lies in the future; running out of descriptors pauses dialling and is said.
 
-Threads: `run` belongs to one (supervised) thread, which owns all state here. `add`, `remove`, `redial`, `stop` may be
+Threads: `run` belongs to one (supervised) thread, which owns all state here. `add`, `remove`, `reset`, `stop` may be
 called from any thread: they only put a command on a queue. `report` and `stats` may be called from any thread: reports
 are immutable and replaced as a whole.
 """
@@ -87,6 +87,7 @@ class _Host:
     cursor: int | None = None  # of the last dial
     suspect: bool = False  # has said once that its numbering starts again
     removed: bool = False
+    reset: bool = False  # its cursor is to be given up when its stream has ended
     last_failure: Failure | None = None
     dial: Dial | None = None
     question: int = 0  # of the dial, to the resolver
@@ -152,13 +153,13 @@ class Dialer:
         """Dial this host from now on; one that is known already is dialled at once if it waits."""
         self._command("add", host_id)
 
-    def redial(self, host_id: int) -> None:
-        """Dial at once a host that waits (requestCrawl); end and dial again one that streams (its cursor was reset)."""
-        self._command("redial", host_id)
-
     def remove(self, host_id: int) -> None:
         """End the host's connection and dial it no more (banned, or gone)."""
         self._command("remove", host_id)
+
+    def reset(self, host_id: int) -> None:
+        """Give the host's cursor up, and dial it live at once; a stream of it ends first."""
+        self._command("reset", host_id)
 
     def stop(self) -> None:
         """Makes `run` return soon. Streams are left to `reader.stop_all`."""
@@ -269,12 +270,12 @@ class Dialer:
                 self._remove(host)
             elif host is None:
                 self._add(host_id)
+            elif what == "reset":
+                self._reset(host)
             elif host.stage == "waiting":
                 self._plan(host, 0.0)
             elif host.stage == "streaming":
                 host.removed = False  # removed and added again before its end came: the end is followed by a dial
-                if what == "redial":
-                    reader.stop(host.index)
 
     def _add(self, host_id: int) -> None:
         if len(self._hosts) >= self._max_hosts:
@@ -289,6 +290,16 @@ class Dialer:
         host = _Host(host_id, target.index, target.hostname, Backoff(self._policy))
         self._hosts[host_id] = host
         self._by_index[target.index] = host
+        self._plan(host, 0.0)
+
+    def _reset(self, host: _Host) -> None:
+        if host.stage == "streaming":
+            host.reset = True
+            reader.stop(host.index)  # its end gives the cursor up
+            return
+        if host.dial is not None:
+            self._drop_dial(host.dial)
+        self._begin_epoch(host)
         self._plan(host, 0.0)
 
     def _take_left_out(self) -> None:
@@ -461,6 +472,9 @@ class Dialer:
         return True
 
     def _stream_ended(self, host: _Host, end: reader.ConnectionEnd) -> None:
+        if host.reset:
+            host.reset = False
+            self._begin_epoch(host)
         if host.removed:
             self._forget(host)
             return
@@ -483,15 +497,19 @@ class Dialer:
         if not host.suspect:
             host.suspect = True
             return
+        self._begin_epoch(host)  # where the registry does not answer the host will say it again
+
+    def _begin_epoch(self, host: _Host) -> None:
+        """Gives the cursor up. The host must have no stream."""
         try:
             epoch = self._registry.new_epoch(host.id)
         except ZlayError as exc:
             log.warn_rate("registry", "the registry does not answer", error=str(exc))
-            return  # the host will say it again
+            return
         host.suspect = False
         host.epochs_begun += 1
         self._counts.epochs += 1
-        log.warning("host numbers anew: cursor given up", host=host.name, cursor=host.cursor, epoch=epoch)
+        log.warning("cursor given up", host=host.name, cursor=host.cursor, epoch=epoch)
 
     def _failed(self, host: _Host, kind: FailureKind, text: str, retry_after_s: float | None) -> None:
         delay_s = max(host.backoff.failed(self._rng), retry_after_s or 0.0)
