@@ -323,7 +323,7 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _by_did(self, session: Session, sql: str, dids: Collection[str]) -> Iterable[tuple[Any, ...]]:
         keys = "{" + json.dumps(sorted(dids))[1:-1] + "}"  # an array's text, of which a string is quoted as in JSON
-        rows: list[tuple[Any, ...]] = session.execute(f"{sql} = ANY(?::text[])", (keys,)).fetchall()
+        rows: list[tuple[Any, ...]] = session.execute(sql.format(keys="", match="= ANY(?::text[])"), (keys,)).fetchall()
         return rows
 
     def _insert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:

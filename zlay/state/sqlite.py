@@ -125,8 +125,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def _by_did(self, session: Session, sql: str, dids: Collection[str]) -> Iterable[tuple[Any, ...]]:
         """In order, neighbours in the index are looked up one after the other: a third less work than at random."""
-        keys = json.dumps(sorted(dids))
-        rows: list[tuple[Any, ...]] = session.execute(f"{sql} IN (SELECT value FROM json_each(?))", (keys,)).fetchall()
+        statement = sql.format(keys="json_each(?) CROSS JOIN ", match="= value")
+        rows: list[tuple[Any, ...]] = session.execute(statement, (json.dumps(sorted(dids)),)).fetchall()
         return rows
 
     def _insert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:

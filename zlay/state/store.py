@@ -181,7 +181,9 @@ class SqlStore[C: Connection](ABC):
 
     @abstractmethod
     def _by_did(self, session: Session, sql: str, dids: Collection[str]) -> Iterable[tuple[Any, ...]]:
-        """The rows of `sql`, which ends in `WHERE did`, for any number of DIDs."""
+        """The rows of `sql` for any number of different DIDs, of which it is told at `{keys}`, before its table's name,
+        or at `{match}`, behind its `did`.
+        """
 
     @abstractmethod
     def _insert(self, session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -489,12 +491,17 @@ class SqlStore[C: Connection](ABC):
 _LIST_REPOS = """
 SELECT a.uid, a.did, a.host_id, a.upstream_status, a.local_status, a.desynchronized, r.rev, r.head
 FROM account_repo r CROSS JOIN account a WHERE r.uid > ? AND a.uid > ? AND a.uid = r.uid ORDER BY r.uid LIMIT ?"""
+# Of many DIDs at once: see `_by_did`.
 _LOAD_ACCOUNTS = (
-    f"SELECT {_ACCOUNT_COLUMNS}, a.desynchronized FROM account a LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.did"
+    f"SELECT {_ACCOUNT_COLUMNS}, a.desynchronized FROM {{keys}}account a"
+    " LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.did {match}"
 )
-_LOAD_IDENTITIES = "SELECT did, pds, key_type, key_point, resolved_us FROM identity WHERE resolved_us <> 0 AND did"
+_LOAD_IDENTITIES = (
+    "SELECT did, pds, key_type, key_point, resolved_us FROM {keys}identity WHERE resolved_us <> 0 AND did {match}"
+)
 _STORED_ACCOUNTS = (
-    "SELECT did, uid, host_id, upstream_status, local_status, desynchronized, last_seq FROM account WHERE did"
+    "SELECT did, uid, host_id, upstream_status, local_status, desynchronized, last_seq"
+    " FROM {keys}account WHERE did {match}"
 )
 
 
