@@ -20,7 +20,7 @@ from atomics cimport (zl_add32, zl_bump64, zl_futex_wait, zl_futex_wake, zl_load
                       zl_monotonic_us, zl_store64)
 from crash_points cimport zl_crash_point
 from fileio cimport MADV_DONTNEED, madvise
-from threads cimport zl_lock, zl_mutex, zl_unlock
+from threads cimport zl_lock, zl_lock_short, zl_mutex, zl_unlock
 
 from zlay._fast.host cimport Host, host_give_credit
 from zlay._fast.mem cimport MEM_LOG, zl_free, zl_malloc
@@ -157,7 +157,7 @@ cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
     cdef bint wake
     if e.seq_off > e.n or e.seq_len > e.n - e.seq_off or e.n > SEG_MAX_FRAME_BYTES:
         return 0
-    zl_lock(&_lock)
+    zl_lock_short(&_lock)
     while True:
         if not _open:
             zl_unlock(&_lock)
@@ -177,7 +177,7 @@ cdef uint64_t log_append(const LogEvent *e) noexcept nogil:
         word = zl_load32(&_room_word)
         zl_unlock(&_lock)
         zl_futex_wait(&_room_word, word, LOOK_AGAIN_MS)
-        zl_lock(&_lock)
+        zl_lock_short(&_lock)
         _room_waiters -= 1
     seq = _next_seq
     _next_seq += 1

@@ -8,4 +8,5 @@ cdef extern from "zl_threads.h" nogil:
     void zl_thread_name(const char *name)
     int pthread_join(pthread_t thread, void **result)
     void zl_lock(zl_mutex *m)
+    void zl_lock_short(zl_mutex *m)
     void zl_unlock(zl_mutex *m)

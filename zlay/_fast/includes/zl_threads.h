@@ -54,6 +54,17 @@ static inline void zl_thread_name(const char *name) {
 /* A mutex that needs no initialisation: zeroed memory is an unlocked one (PTHREAD_MUTEX_INITIALIZER is all zero on Linux). */
 typedef pthread_mutex_t zl_mutex;
 static inline void zl_lock(zl_mutex *m) { (void)pthread_mutex_lock(m); }
+/* For a mutex that is held for less than a microsecond: to sleep and be woken takes several. */
+#define ZL_LOCK_TRIES 50
+static inline void zl_lock_short(zl_mutex *m) {
+    for (int i = 0; i < ZL_LOCK_TRIES; i++) {
+        if (!pthread_mutex_trylock(m)) return;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    (void)pthread_mutex_lock(m);
+}
 static inline void zl_unlock(zl_mutex *m) { (void)pthread_mutex_unlock(m); }
 
 #endif
