@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(
-    data_dir: Path, *, limit: int = 2_000, per_address: int = 2_000, tick_ms: float | None = None, **times: float
+    data_dir: Path,
+    *,
+    limit: int = 2_000,
+    per_address: int = 2_000,
+    tick_ms: float | None = None,
+    segment_entries: int = 5,
+    **times: float,
 ) -> Iterator[tuple[EventLog, Consumers]]:
     """A log of small segments, and its consumers."""
-    with opened(data_dir, segment_entries=5) as log:
+    with opened(data_dir, segment_entries=segment_entries) as log:
         consumers = Consumers(limit=limit, limit_per_address=per_address, tick_ms=tick_ms)
         consumers.start(**times)
         try:

@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from zlay._fast.segments cimport Segment
 
 cdef enum:
-    RANGE_ENTRIES = 64           # events of one sendfile at most, about 350 KB of ordinary frames
-    RANGE_BYTES = 1 << 20        # ... and bytes, one frame at least
+    RANGE_ENTRIES = 448          # events of one sendfile at most: of 2.4 KB, as much as
+    RANGE_BYTES = 1 << 20        # ... bytes, one frame at least; each sendfile more costs the reader a wake-up
 
 cdef enum RangeOutcome:
     RANGE_READY
@@ -21,7 +21,7 @@ cdef struct Range:               # zeroed memory is an empty one; its reader's o
     int64_t start
     uint32_t n                   # events from start to end
     uint32_t generation          # of what is hidden, when they were judged
-    uint64_t ends[64]            # where each of them ends
+    uint32_t ends[448]           # where each of them ends, from start on
 
 # A RangeOutcome. Replaces a range that has been sent by the next events from *next_seq on that stand in one piece;
 # *next_seq moves over what is missing or damaged.

@@ -21,6 +21,9 @@ from zlay._fast.verdicts cimport K_IDENTITY
 
 __all__ = []
 
+cdef enum:
+    READ_ENTRIES = 64            # index entries read at once: 4 KiB of a consumer's stack
+
 cdef uint64_t _grace_us = 600000000  # how long a segment may be read on after retention has unlinked it
 
 
@@ -68,14 +71,13 @@ cdef inline bint _is_hidden(const Range *r, uint64_t seq, const IndexEntry *e) n
 
 
 cdef uint64_t _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) noexcept nogil:
-    """Of n entries from seq on, as many as are good, follow on one another, and are not too much at once.
+    """Of n entries from seq on, as many as are good, follow on what the range holds, and are not too much at once.
 
-    Returns how many hidden ones stand before them.
+    Returns how many hidden ones stand before them; after the range's first event there are none.
     """
-    cdef uint64_t end = 0, hidden = 0
+    cdef uint64_t end = <uint64_t> r.end, hidden = 0
     cdef const IndexEntry *e
     cdef int i
-    r.n = 0
     for i in range(n):
         e = &entries[i]
         if not entry_valid(seq + i, e) or not entry_inside(zl_load64(&r.segment.frames_bytes), e):
@@ -90,17 +92,36 @@ cdef uint64_t _take(Range *r, uint64_t seq, const IndexEntry *entries, int n) no
         elif e.offset != end or end - <uint64_t> r.start + e.length > RANGE_BYTES:
             break
         end = e.offset + e.length
-        r.ends[r.n] = end
+        r.ends[r.n] = <uint32_t> (end - <uint64_t> r.start)
         r.n += 1
     r.end = <int64_t> end if r.n else r.offset
     return hidden
 
 
+cdef inline int _read(const Range *r, uint64_t seq, uint64_t last, IndexEntry *entries) noexcept nogil:
+    """Entries from seq to last, as many as fit at once and are there; negative = -errno."""
+    return segment_entries(r.segment, seq, <uint32_t> min(last - seq + 1, <uint64_t> READ_ENTRIES), entries)
+
+
+cdef void _extend(Range *r, uint64_t first, uint64_t last, IndexEntry *entries) noexcept nogil:
+    """What follows on the range, which begins with event `first`. What goes wrong here is met again by the next one."""
+    cdef uint32_t before
+    cdef int n
+    while first + r.n <= last and r.n <= RANGE_ENTRIES - READ_ENTRIES:
+        before = r.n
+        n = _read(r, first + r.n, last, entries)
+        if n > 0:
+            _take(r, first + r.n, entries, n)
+        if r.n - before < READ_ENTRIES:
+            return
+
+
 cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
-    cdef IndexEntry entries[RANGE_ENTRIES]
+    cdef IndexEntry entries[READ_ENTRIES]
     cdef uint64_t published = log_published_end(), seq, last, hidden
     cdef int n, held
     r.generation = hidden_generation()
+    r.n = 0
     while zl_load64(next_seq) <= published:
         held = _hold_segment(r, next_seq)
         if held != RANGE_READY:
@@ -109,8 +130,7 @@ cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
         if seq > published:
             break
         last = zl_load64(&r.segment.last_seq)
-        n = segment_entries(r.segment, seq, <uint32_t> min(min(last, published) - seq + 1, <uint64_t> RANGE_ENTRIES),
-                            entries)
+        n = _read(r, seq, min(last, published), entries)
         if n < 0:
             return RANGE_FAILED
         if n == 0:
@@ -127,6 +147,8 @@ cdef int range_next(Range *r, uint64_t *next_seq) noexcept nogil:
             segments_count_damage(1)
             zl_store64(next_seq, seq + 1)
         if r.n:
+            if hidden + r.n == READ_ENTRIES:
+                _extend(r, seq + hidden, min(last, published), entries)
             return RANGE_READY
     return RANGE_NONE
 
@@ -138,8 +160,8 @@ cdef void range_cut(Range *r) noexcept nogil:
         r.n = 0
         return
     for i in range(r.n):
-        if <int64_t> r.ends[i] >= r.offset:
-            r.end = <int64_t> r.ends[i]
+        if r.start + r.ends[i] >= r.offset:
+            r.end = r.start + r.ends[i]
             r.n = i + 1
             return
 

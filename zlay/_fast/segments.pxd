@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from hashes cimport zl_crc32c
+from hashes cimport zl_crc32c_entry
 
 cdef enum:
     SEG_VERSION = 1              # docs/eventlog.md; frozen by the first release
@@ -65,9 +65,7 @@ cdef enum SegFind:
 
 # The 64 bytes without the checksum itself, bound to the seq the entry stands for: one at a wrong place is a bad one.
 cdef inline uint32_t entry_checksum(uint64_t seq, const IndexEntry *e) noexcept nogil:
-    cdef uint32_t c = zl_crc32c(0, &seq, 8)
-    c = zl_crc32c(c, e, 28)
-    return zl_crc32c(c, <const uint8_t *> e + 32, 32)
+    return zl_crc32c_entry(seq, e)
 
 # Bytes of the WebSocket header of a frame of `length` bytes, header included.
 cdef inline uint32_t ws_header_bytes(uint32_t length) noexcept nogil:

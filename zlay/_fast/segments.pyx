@@ -18,7 +18,7 @@ from atomics cimport zl_add64, zl_load64, zl_load64_relaxed, zl_monotonic_us, zl
 from crash_points cimport zl_crash_point
 from fileio cimport (EEXIST, EINTR, EIO, ENOENT, O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, close, dup, errno,
                      fdatasync, fstatvfs, fsync, openat, pread, pwrite, statvfs_s, unlinkat)
-from hashes cimport zl_crc32c_soft
+from hashes cimport zl_crc32c, zl_crc32c_soft
 from threads cimport zl_lock, zl_mutex, zl_unlock
 
 from zlay._fast.mem cimport MEM_LOG, zl_calloc, zl_free, zl_malloc, zl_realloc
