@@ -14,6 +14,7 @@ from zlay.bench.cluster import Cluster
 from zlay.errors import StartError, StateError, StateUnavailable
 from zlay.state.interface import NewHost
 from zlay.state.postgresql import PostgresStore
+from zlay.state.store import READER_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,15 +141,19 @@ def test_older_state_is_refused(database: PostgresDatabase) -> None:
     again.close()
 
 
-def test_server_that_crashes(own_cluster: Cluster) -> None:
-    """While the server is away every call says so at once, or soon; what was committed before it crashed is there
-    afterwards, and the same store goes on."""
+def test_server_that_crashes(own_cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+    """While the server is away every call says so at once, or soon, why, and nowhere else; what was committed before it
+    crashed is there afterwards, and the same store goes on."""
     store = PostgresDatabase(own_cluster).open()
     apply(store, 1)
     own_cluster.stop(crash=True)
+    capfd.readouterr()
+    began = time.monotonic()
     for call in (lambda: apply(store, 2), store.hosts, lambda: store.account(did(1))):
-        with pytest.raises(StateUnavailable):
+        with pytest.raises(StateUnavailable, match=r"not answer: .*(refused|No such file|closed|terminat)"):
             call()
+    assert time.monotonic() - began < READER_WAIT_S
+    assert capfd.readouterr() == ("", "")
     own_cluster.start()
     apply(store, 2)
     assert all(eventually(lambda: store.load_accounts([did(1), did(2)])))

@@ -1,8 +1,8 @@
 """State in PostgreSQL: for an operator who has one, and for states beyond one machine's disk (design 7).
 
-Connections: one writer behind `_write_lock`, and up to READERS readers, made when they are wanted. (No psycopg_pool: it
-waits with pauses of its own where the server is away, and who asks here must hear so at once.) Many rows at a time go
-by COPY.
+Connections: one writer behind `_write_lock`, and up to READERS readers of a pool, made when they are wanted. The pool
+itself tells nobody that the server is away before his time is over; so who waits looks, every WAIT_LOOK_S, whether the
+pool could not connect meanwhile (`_away`). Many rows at a time go by COPY.
 
 One writer (R11). The writer's session holds an advisory lock, so that a second relay is refused, and everything is
 written by the session that holds it: who loses the connection cannot write without having taken the lock again. Since
@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import select
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any, Self, override
 
 import psycopg
+import psycopg_pool
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
@@ -36,7 +38,7 @@ from zlay.state.store import ACCOUNT, IDENTITY, REPO, SqlStore
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from psycopg.abc import PQGen
 
@@ -53,6 +55,7 @@ HURRIED_S = 1.5  # the same once a stop has begun, whose last group has two seco
 WAIT_LOOK_S = 0.1  # between two looks at both
 SEAT_WAIT_S = 3.0  # a relay that was killed leaves the lock when the server sees its socket closed
 SEAT_LOOK_S = 0.1
+MONTHS_S = 1e7  # a reader that is used stays; one that is not goes after the pool's ten minutes
 AWAY_S = 0.5  # after a reader could not connect, others do not try for so long
 # Set for each session unless the URL says otherwise: a peer that has vanished is noticed within half a minute, on both
 # sides; until the server notices, it holds the lock of a relay whose machine is gone.
@@ -77,6 +80,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.database = a.datid AND a.datna
     AND l.classid = ?::oid AND l.objid = (hashtext(current_schema())::bigint & 4294967295)::oid"""
 _LOCK = 0x7A6C6179  # "zlay": one lock for each schema of a database
 _TRY_LOCK = f"SELECT pg_try_advisory_lock({_LOCK}, hashtext(current_schema()))"
+logging.getLogger("psycopg.pool").disabled = True  # what it warns of its user is told, and tells operators
 _TYPE_NAMES = {"TEXT": 'TEXT COLLATE "C"', "tidtext": 'TEXT COLLATE "C"', "blob": "BYTEA"}
 _BULK = (ACCOUNT, REPO, IDENTITY)
 
@@ -106,6 +110,20 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
         except StopIteration as end:
             value: T = end.value
             return value
+
+
+class _Reader(_Connection):
+    """A connection that the pool makes."""
+
+    @classmethod
+    @override
+    def connect(cls, conninfo: str = "", *, owner: PostgresStore, **_: Any) -> Self:  # type: ignore[override]
+        """In the pool's thread. Leaves with its owner why there is none. psycopg.Error."""
+        try:
+            return owner._connect(READ_S, super().connect)
+        except (psycopg.Error, StateUnavailable) as exc:
+            owner._away = (time.monotonic() + AWAY_S, _no_answer(exc))
+            raise
 
 
 class _Session:
@@ -153,12 +171,17 @@ class PostgresStore(SqlStore[_Connection]):
             self._conninfo = make_conninfo("", **(_CLIENT | conninfo_to_dict(url)))
         except psycopg.Error:
             raise StartError("DATABASE_URL cannot be read as a PostgreSQL URL") from None
+        self._readers = psycopg_pool.ConnectionPool(
+            connection_class=_Reader, kwargs={"owner": self}, min_size=0, max_size=store.READERS, open=False,
+            name="zlay-readers", num_workers=1, reconnect_timeout=0, max_lifetime=MONTHS_S,
+        )  # fmt: skip
         try:
             self._migrate()
             with self._transaction(durable=True) as writer:
                 writer.execute("UPDATE checkpoint SET writer = ?", (self._name,))
                 self._make_stages(writer)
             self._opened = True
+            self._readers.open()
         except StateError as exc:
             self.close()
             raise StartError(f"cannot open the state: {exc}") from exc
@@ -168,10 +191,10 @@ class PostgresStore(SqlStore[_Connection]):
 
     # --- connections ---
 
-    def _connect(self, most_s: float) -> _Connection:
+    def _connect[C: _Connection](self, most_s: float, connect: Callable[..., C]) -> C:
         if self._hurried.is_set():
             raise StateUnavailable("the connection to the database is lost, and a stop has begun")
-        connection = _Connection.connect(self._conninfo, autocommit=True)
+        connection = connect(self._conninfo, autocommit=True)
         connection.hurried, connection.most_s = self._hurried, most_s
         try:
             connection.execute(f"{_SESSION}; SET lock_timeout = {int(store.BUSY_TIMEOUT_S * 1000)}".encode())
@@ -180,15 +203,36 @@ class PostgresStore(SqlStore[_Connection]):
             raise
         return connection
 
-    def _connect_reader(self) -> _Connection:
-        away = self._away
-        if away is not None and time.monotonic() < away[0]:
-            raise StateUnavailable(away[1])
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[_Session]:
+        """Lends a reader to this thread; StateUnavailable at once while the server is away, or when none comes free."""
+        connection = self._lent()
         try:
-            return self._connect(READ_S)
-        except psycopg.OperationalError as exc:
-            self._away = (time.monotonic() + AWAY_S, _no_answer(exc))
-            raise
+            yield self._session(connection)
+        finally:
+            self._readers.putconn(connection)
+
+    def _lent(self) -> _Reader:
+        deadline = time.monotonic() + store.READER_WAIT_S
+        while True:
+            away = self._away
+            if away is not None and time.monotonic() < away[0]:
+                raise StateUnavailable(away[1])
+            try:
+                connection = self._readers.getconn(WAIT_LOOK_S)
+            except psycopg_pool.PoolClosed:
+                raise StateUnavailable("the state is closed") from None
+            except psycopg_pool.PoolTimeout:
+                if time.monotonic() >= deadline:
+                    raise StateUnavailable("no database connection came free") from None
+                continue
+            if self._is_usable(connection):
+                return connection
+            connection.close()  # what the pool gets back closed it forgets
+            self._readers.putconn(connection)
+
+    def _close_readers(self, deadline: float) -> None:
+        self._readers.close(max(0.0, deadline - time.monotonic()))
 
     def _is_usable(self, connection: _Connection) -> bool:
         """Whether the server has said nothing since it was asked last: unasked it says little but that it ends."""
@@ -265,7 +309,7 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _take_seat(self) -> None:
         """Connects the writer and makes sure that it is the only one. Requires holding `_write_lock`."""
-        connection = self._connect(STATEMENT_S)
+        connection = self._connect(STATEMENT_S, _Connection.connect)
         try:
             session = self._session(connection)
             session.execute(_NOT_OFF)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import sqlite3
 import time
 from operator import itemgetter
@@ -45,6 +46,9 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     def __init__(self, path: Path) -> None:
         """Opens or makes the file and brings its schema up. StartError when that cannot be."""
         super().__init__()
+        self._idle: queue.SimpleQueue[sqlite3.Connection | None] = queue.SimpleQueue()  # None = not connected
+        for _ in range(store.READERS):
+            self._idle.put(None)
         self._path = path
         if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and fail at the first write
             raise StartError(f"cannot open the state in {path}: no permission to write")
@@ -79,13 +83,32 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             raise
         return connection
 
-    def _connect_reader(self) -> sqlite3.Connection:
-        reader = self._connect(READER_CACHE_KIB)
-        reader.execute("PRAGMA query_only = 1")
-        return reader
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[Session]:
+        """Lends a reader to this thread; StateUnavailable when none comes free in time."""
+        try:
+            reader = self._idle.get(timeout=store.READER_WAIT_S)
+        except queue.Empty:
+            raise StateUnavailable("no database connection came free") from None
+        try:
+            if reader is None:
+                reader = self._connect(READER_CACHE_KIB)
+                reader.execute("PRAGMA query_only = 1")
+            yield self._session(reader)
+        finally:
+            if reader is not None and self._closed.is_set():
+                reader.close()
+                reader = None
+            self._idle.put(reader)
 
-    def _is_usable(self, connection: sqlite3.Connection) -> bool:
-        return True
+    def _close_readers(self, deadline: float) -> None:
+        for _ in range(store.READERS):
+            try:
+                reader = self._idle.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if reader is not None:
+                reader.close()
 
     def _session(self, connection: sqlite3.Connection) -> Session:
         return cast("Session", connection)

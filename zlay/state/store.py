@@ -8,7 +8,6 @@ written at once. Values stand as `?` in all statements, in their order; no state
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -145,19 +144,16 @@ class SqlStore[C: Connection](ABC):
         self._write_lock = threading.Lock()  # guards the writer and the transaction on it
         self._closed = threading.Event()
         self._hurried = threading.Event()
-        self._idle: queue.SimpleQueue[C | None] = queue.SimpleQueue()  # READERS places; None = not connected
-        for _ in range(READERS):
-            self._idle.put(None)
 
     # --- what a database adds ---
 
     @abstractmethod
-    def _connect_reader(self) -> C:
-        """A connection that only reads."""
+    def _reader(self) -> AbstractContextManager[Session]:
+        """Lends a reader to this thread; StateUnavailable when none comes free in time."""
 
     @abstractmethod
-    def _is_usable(self, connection: C) -> bool:
-        """Whether an idle connection can be used again."""
+    def _close_readers(self, deadline: float) -> None:
+        """Closes those that are not lent, and waits until `deadline` (monotonic) for the others."""
 
     @abstractmethod
     def _session(self, connection: C) -> Session:
@@ -207,36 +203,10 @@ class SqlStore[C: Connection](ABC):
         self._closed.set()
         self._hurried.set()
         deadline = time.monotonic() + CLOSE_WAIT_S
-        for _ in range(READERS):
-            try:
-                reader = self._idle.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if reader is not None:
-                reader.close()
+        self._close_readers(deadline)
         if self._write_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             self._drop_writer()
             self._write_lock.release()
-
-    @contextlib.contextmanager
-    def _reader(self) -> Iterator[Session]:
-        """Lends a reader to this thread; StateUnavailable when none comes free in time."""
-        try:
-            reader = self._idle.get(timeout=READER_WAIT_S)
-        except queue.Empty:
-            raise StateUnavailable("no database connection came free") from None
-        try:
-            if reader is not None and not self._is_usable(reader):
-                reader.close()
-                reader = None
-            if reader is None:
-                reader = self._connect_reader()
-            yield self._session(reader)
-        finally:
-            if reader is not None and self._closed.is_set():
-                reader.close()
-                reader = None
-            self._idle.put(reader)
 
     def _migrate(self) -> None:
         """Brings the schema up, each step in a transaction of its own. The constructor's thread."""
