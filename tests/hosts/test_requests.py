@@ -151,6 +151,28 @@ def test_strangers_are_rationed(crawl: CrawlRequests, registry: Registry) -> Non
         assert len(host.requests) == 1
 
 
+def test_ration_holds_for_those_that_come_together(crawl: CrawlRequests, registry: Registry) -> None:
+    """Strangers' hosts that are checked at the same time are counted one by one; one host twice is one host."""
+    registry._max_new_per_day = 2
+    together = threading.Barrier(4)
+
+    def described(_: Request, __: socket.socket) -> bytes:
+        together.wait(20)  # all have been admitted, and none is added yet
+        return reply_json(DESCRIPTION)
+
+    def ask(host: FakeHttp) -> str:
+        try:
+            return crawl.request(f"localhost:{host.port}").hostname
+        except HostRefused as refused:
+            return refused.error
+
+    with FakeHttp(described) as a, FakeHttp(described) as b, FakeHttp(described) as c, ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(ask, [a, a, b, c]))
+    added = {entry.hostname for entry in registry.page(0, 10)}
+    assert len(added) == 2
+    assert set(told) == added | {"RateLimitExceeded"}
+
+
 def test_banned_host_in_the_settings(crawl: CrawlRequests, registry: Registry) -> None:
     """A ban of a host that stands in RELAY_HOSTS does not keep the relay from starting: the others are added."""
     (banned,) = crawl.add(["localhost:1"], "config")

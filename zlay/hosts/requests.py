@@ -50,6 +50,9 @@ class CrawlRequests:
         self._allow_private = allow_private
         self._context = context
         self._checks = threading.BoundedSemaphore(MAX_CHECKS)
+        self._adding = (
+            threading.Lock()
+        )  # one stranger's host is counted and added at a time; before the registry's locks
 
     def request(self, hostname: str) -> HostEntry:
         """What requestCrawl does: the host, added or known before. HostRefused with the lexicon's error; StateError.
@@ -69,7 +72,10 @@ class CrawlRequests:
             self._check(name, no_tls=no_tls)
         finally:
             self._checks.release()
-        added = self._registry.add([NewHost(name, "request", no_tls)])
+        with self._adding:  # others may have used the day's ration up while we asked
+            if self._registry.find(name) is None:
+                self._registry.admit_stranger()
+            added = self._registry.add([NewHost(name, "request", no_tls)])
         if not added:  # its domain has been banned while we asked
             raise HostRefused("HostBanned", "this host is banned")
         return added[0]
