@@ -182,7 +182,7 @@ cdef void _check_range(Reader *r, const Range *range_) noexcept nogil:
     for i in range(range_.n):
         size = _frame(r.buffer + at, n - at, &event)
         at += size
-        crew_fault(&_reading, size == 0 or event == NULL or range_.start + at != <int64_t> range_.ends[i])
+        crew_fault(&_reading, size == 0 or event == NULL or at != <int64_t> range_.ends[i])
     crew_fault(&_reading, at != n)
     r.events += range_.n
     r.ranges += 1

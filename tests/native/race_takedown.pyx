@@ -146,7 +146,7 @@ cdef void _check_shown(Worker *w, const Range *r, uint64_t seq) noexcept nogil:
         crew_fault(&_readers, True)
         return
     for i in range(r.n):
-        size = r.ends[i] - <uint64_t> r.start - at
+        size = r.ends[i] - at
         head = ws_header_bytes(<uint32_t> size)
         if message_peek(w.buffer + at + head, <uint32_t> size - head, &peek) != 0 or peek.seq != seq + i:
             crew_fault(&_readers, True)
