@@ -48,7 +48,7 @@ def main() -> None:
         assert log.wait_synced(appended[0], WAIT_S)
         assert log.status()["fault"] == "none"
         assert log.close()
-        print(before, appended[0])
+        print(before, appended[0], flush=True)  # the process ends at once
     os._exit(0)
 
 

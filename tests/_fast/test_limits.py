@@ -79,7 +79,7 @@ def test_throttled_reader_lives() -> None:
     _collect(2)
     while not isinstance(server.receive(), events.Pong):
         pass
-    assert limits.throttled(server.index)
+    until(lambda: limits.throttled(server.index))
     assert reader.stop(server.index)
     assert server.end().cause == "stopped"
 
