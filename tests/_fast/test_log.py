@@ -199,6 +199,7 @@ def _fill_chunks(log: EventLog) -> None:
     until("the buffer is given back", lambda: log.status()["buffered_bytes"] == 0)
 
 
+@pytest.mark.ordinary_build
 def test_spare_chunks_are_warm_under_load_and_gone_when_idle(tmp_path: Path) -> None:
     """Chunks wanted again at once cost no page faults; when a backlog is gone, all but one give their pages back within
     seconds, and can be used again."""

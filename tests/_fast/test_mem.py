@@ -104,6 +104,7 @@ def test_counts_hold_when_threads_free_what_others_made() -> None:
     assert live("misc") == before
 
 
+@pytest.mark.ordinary_build
 def test_double_free_ends_the_process() -> None:
     """Freeing twice aborts with a message instead of corrupting memory."""
     code = "from zlay._fast import mem; mem.Block(0, 64).free_twice()"

@@ -44,6 +44,7 @@ def _played(counter: Path, folder: Path, p256_share: float) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.ordinary_build
 def test_no_thread_allocates_for_a_frame(counter: Path, tmp_path: Path) -> None:
     """From its first byte to a consumer's socket no thread calls malloc for a frame, FRAME_ALLOC=pool.
 
@@ -55,6 +56,7 @@ def test_no_thread_allocates_for_a_frame(counter: Path, tmp_path: Path) -> None:
     assert readers <= result["frames"] / SLOTS_PER_CHUNK + 4, result
 
 
+@pytest.mark.ordinary_build
 def test_openssl_alone_allocates_for_p256(counter: Path, tmp_path: Path) -> None:
     """The counter counts: a P-256 verification calls malloc, inside OpenSSL, a bounded number of times."""
     result = _played(counter, tmp_path, p256_share=1)

@@ -41,6 +41,7 @@ def test_fifteen_kills(tmp_path: Path) -> None:
     assert sum(n for point, n in done.items() if point is not None) >= KILLS // 2, history.missed
 
 
+@pytest.mark.ordinary_build
 def test_crash_points_are_in_test_builds_only() -> None:
     """No crash point of the compiled core is in an ordinary build, not even by name; each stands in one place."""
     names = [name.encode() for name, path in crash_points().items() if path.endswith(".pyx")]

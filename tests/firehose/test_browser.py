@@ -71,6 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
+@pytest.mark.ordinary_build
 def test_a_page_of_another_origin_subscribes(tmp_path: Path) -> None:
     """In Chromium a page of any origin replays and follows, byte for byte, and its close is answered."""
     chromium = shutil.which("chromium")

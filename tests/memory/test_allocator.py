@@ -65,6 +65,7 @@ def test_an_allocator_by_name(name: str) -> None:
     assert f"name={name}" in done.stderr
 
 
+@pytest.mark.ordinary_build
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", allocator.PACKAGES)
 def test_a_relay_on_another_allocator(name: str, tmp_path: Path) -> None:

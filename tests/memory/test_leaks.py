@@ -170,6 +170,7 @@ for thread in allocators:
 """
 
 
+@pytest.mark.ordinary_build
 def test_a_report_while_tracing_stops(tmp_path: Path) -> None:
     """A report is made whatever moment housekeeping stops the tracing at."""
     done = subprocess.run(

@@ -32,13 +32,16 @@ sys.exit(main(["run"]))
 """
 
 
+ENVIRONMENT = ("PATH", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")  # what an interpreter with sanitizers wants, too
+
+
 @pytest.mark.parametrize("name", ["http", "applier", "dialer"])
 def test_no_thread_at_the_start(tmp_path: Path, name: str) -> None:
     """Where a thread cannot be started the relay says so and ends with 1, in order: log synced, state written."""
     ended = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", NO_THREAD_FOR, name],
         env={
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
             "PYTHONPATH": str(ROOT),
             "RELAY_BIND": "127.0.0.1",
             "RELAY_PORT": str(free_ports()),

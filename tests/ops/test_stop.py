@@ -86,6 +86,7 @@ def stop_by_signal(relay: RelayProcess, number: signal.Signals) -> None:
     relay.process.send_signal(number)
 
 
+@pytest.mark.ordinary_build
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "shutdown"])
 def test_three_thousand_hosts(
     how: str, network: SimProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
