@@ -504,6 +504,7 @@ def test_unknown_fields_never_matter(extra: dict[str, Any]) -> None:
     assert {k: v for k, v in got.items() if k != "seq_off"} == {k: v for k, v in want.items() if k != "seq_off"}
 
 
+@pytest.mark.measures
 def test_hostile_frames_take_bounded_time() -> None:
     """5 MB of the smallest items, or 200 ops of long paths, cost a glance and a decoding milliseconds."""
     items = [Raw(drisl_ref.head(4, 130_000) + b"\x80" * 130_000)] * 38
