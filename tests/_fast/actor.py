@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests._fast.commits import RawOp
+    from tests._fast.pipe import Pipe
 
 TIME = "2026-07-04T12:00:00.000Z"
 
@@ -127,3 +128,13 @@ def changed(made: Draft, change: Callable[[Draft], object]) -> bytes:
     copy = made.copy()
     change(copy)
     return copy.frame()
+
+
+def published_actor(pipe: Pipe) -> Actor:
+    """Alice at a new host `a` of the pipe, with one commit published."""
+    actor = Actor("alice")
+    feed = pipe.feed("a")
+    pipe.identities[actor.did] = lambda: actor.identity("a")
+    feed.send(actor.commit(feed.next_seq()))
+    pipe.settle()
+    return actor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests._fast.actor import Actor
+from tests._fast.actor import Actor, published_actor
 from tests._fast.pipe import Pipe
 from tests.reference.frame_ref import decode_frame
 from zlay._fast import hidden, pipeline, verdicts
@@ -36,12 +36,7 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
 @pytest.fixture
 def alice(pipe: Pipe) -> Actor:
     """An account at host `a` with one commit published."""
-    actor = Actor("alice")
-    feed = pipe.feed("a")
-    pipe.identities[actor.did] = lambda: actor.identity("a")
-    feed.send(actor.commit(feed.next_seq()))
-    pipe.settle()
-    return actor
+    return published_actor(pipe)
 
 
 def give(did: str, local: str, upstream: str = "active", timeout_s: float = WAIT_S) -> tuple[str, int, str]:
@@ -131,12 +126,8 @@ def test_unknown_accounts(pipe: Pipe) -> None:
 
 def test_an_account_that_sql_has(tmp_path: Path) -> None:
     """An account that was evicted, or known before a restart, is taken down as any other."""
-    actor = Actor("alice")
     with Pipe(tmp_path / "one") as pipe:
-        feed = pipe.feed("a")
-        pipe.identities[actor.did] = lambda: actor.identity("a")
-        feed.send(actor.commit(feed.next_seq()))
-        pipe.settle()
+        actor = published_actor(pipe)
         (delta,) = pipe.apply()
     with Pipe(tmp_path / "two") as pipe:
         feed = pipe.feed("a")
@@ -197,12 +188,8 @@ def test_no_event_slips_past_a_takedown(pipe: Pipe, alice: Actor) -> None:
 
 def test_after_the_end_nobody_is_answered_late(tmp_path: Path) -> None:
     """A log that is closed, and workers that have ended, are said so at once."""
-    actor = Actor("alice")
     with Pipe(tmp_path) as pipe:
-        feed = pipe.feed("a")
-        pipe.identities[actor.did] = lambda: actor.identity("a")
-        feed.send(actor.commit(feed.next_seq()))
-        pipe.settle()
+        actor = published_actor(pipe)
         pipe.log.seal()
         assert give(actor.did, "takendown")[0] == "closed"
         assert hidden.count() == 0

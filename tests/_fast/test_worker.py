@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests._fast.actor import Actor, changed, now_us
+from tests._fast.actor import Actor, changed, now_us, published_actor
 from tests._fast.pipe import Pipe
 from tests.reference.mst_ref import build, encode_tree
 from zlay._fast import host, pipeline, verdicts
@@ -36,12 +36,8 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
 @pytest.fixture
 def alice(pipe: Pipe) -> Actor:
     """An account at host `a` with one commit published."""
-    actor = Actor("alice")
-    feed = pipe.feed("a")
-    pipe.identities[actor.did] = lambda: actor.identity("a")
-    feed.send(actor.commit(feed.next_seq()))
-    pipe.settle()
-    assert pipe.published() == [(feed.id, 1)]
+    actor = published_actor(pipe)
+    assert pipe.published() == [(pipe.feeds["a"].id, 1)]
     return actor
 
 
