@@ -37,6 +37,7 @@ def go_silent(sock: socket.socket) -> None:
 
 def served_beside(log: EventLog, consumers: Consumers, n: int = 10) -> None:
     """A good consumer that joins now gets what is logged now."""
+    until("what was logged before is published", lambda: log.published_end == log.appended_end)
     good = Client.connect(consumers)
     first = log.published_end + 1
     for _ in range(n):

@@ -113,9 +113,14 @@ def test_nobody_is_there_at_the_start(tmp_path: Path) -> None:
             return {host["hostname"]: host["failed_attempts"] for host in hosts if host["failure_text"]}
 
         relay.wait_for(lambda: failing().keys() >= {names[0], *gone[:2]}, "failures with their reason", WAIT_S)
-        said = [line for line in log_lines(relay) if line["event"] == "hosts cannot be read from upstream"]
-        assert said
-        assert said[0]["upstream"] == env["RELAY_UPSTREAM"]
+
+        def said() -> list[str]:
+            return [
+                line["upstream"] for line in log_lines(relay) if line["event"] == "hosts cannot be read from upstream"
+            ]
+
+        relay.wait_for(lambda: bool(said()), "the upstream's failure in the log", WAIT_S)
+        assert said()[0] == env["RELAY_UPSTREAM"]
 
         with SimProcess(*FLAGS, "--port", str(first), "--ledger", str(tmp_path / "ledger")) as sim:
             assert sim.hosts == names
