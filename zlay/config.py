@@ -278,7 +278,7 @@ class Config:
     )
     malloc_trim_interval: float = _setting("0", _seconds(0, 86400), "seconds between malloc_trim(0); 0 = never")
     leak_trace: int = _setting("0", _whole(0, 100), "tracemalloc frames to keep; report at the end; 0 = off")
-    leak_trace_limit_mb: int = _setting("512", _whole(1, 1 << 20), "tracemalloc stops at this memory of its own")
+    leak_trace_limit_mb: int = _setting("512", _whole(1, 1 << 20), "tracemalloc forgets all at this memory of its own")
 
     @property
     def workers(self) -> int:

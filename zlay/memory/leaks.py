@@ -1,8 +1,10 @@
 """LEAK_TRACE: who allocates what stays, said at the end of the process and on demand.
 
 tracemalloc follows Python's allocations only and slows them down five times and more (measured); the path of a frame
-makes none, so that it stays usable in production. Its own memory is bounded: past the limit tracing stops, and the
-report says so. What the compiled core holds is in the report by tag. Any thread; one report at a time.
+makes none, so that it stays usable in production. Its own memory is bounded: past the limit what has been traced is
+forgotten, tracing begins anew, and the report says since when. It never stops while threads run: CPython 3.13 puts its
+allocators back pointer by pointer, and a thread that frees at that moment may call what is half of each. What the
+compiled core holds is in the report by tag. Any thread; one report at a time.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class LeakTrace:
         self._frames = frames
         self._limit_bytes = limit_bytes
         self._folder = folder
-        self._lock = threading.Lock()  # one report at a time, and no end of the tracing meanwhile
-        self._stopped_at = 0
+        self._lock = threading.Lock()  # one report at a time, and nothing is forgotten meanwhile
+        self._since = ""  # when tracing began anew; "" = it goes back to the start
         self._before: tracemalloc.Snapshot | None = None
 
     def start(self) -> None:
@@ -49,18 +51,19 @@ class LeakTrace:
             self._before = self._snapshot()
 
     def check_limit(self) -> None:
-        """Stops tracing when its own memory has reached the limit. Housekeeping calls this.
+        """Forgets what has been traced when that takes more memory than the limit. Housekeeping calls this.
 
-        Not while a report is made: on a free-threaded interpreter a stop in the middle of a snapshot is a crash.
+        Not while a report is made, which reads the traces piece by piece.
         """
         if not self._frames or not self._lock.acquire(blocking=False):
             return
         try:
             used = tracemalloc.get_tracemalloc_memory() if tracemalloc.is_tracing() else 0
             if used > self._limit_bytes:
-                tracemalloc.stop()
-                self._stopped_at = used
-                log.warning("leak tracing stopped: it has used up its limit", used=used, limit=self._limit_bytes)
+                tracemalloc.clear_traces()
+                self._before = self._snapshot()
+                self._since = _now()
+                log.warning("leak tracing begins anew: it has used up its limit", used=used, limit=self._limit_bytes)
         finally:
             self._lock.release()
 
@@ -71,7 +74,7 @@ class LeakTrace:
     def report(self, reason: str) -> Path | None:
         """Writes a report beside the data and a summary to the log. None when it could not be written."""
         with self._lock:
-            lines = [f"zlay memory report, {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}, {reason}", ""]
+            lines = [f"zlay memory report, {_now()}, {reason}", ""]
             lines += self._python_part()
             lines += ["", "C allocations by tag (live bytes, live count, ever):"]
             for tag, (live, count, ever) in sorted(mem.usage().items(), key=lambda item: -item[1][0]):
@@ -92,8 +95,6 @@ class LeakTrace:
         """Requires `_lock`."""
         if not self._frames:
             return ["Python allocations: not traced (LEAK_TRACE=0)"]
-        if not tracemalloc.is_tracing():
-            return [f"Python allocations: tracing stopped at {self._stopped_at / MIB:.0f} MiB of its own memory"]
         now, peak = tracemalloc.get_traced_memory()
         snapshot = self._snapshot()
         out = [
@@ -102,7 +103,7 @@ class LeakTrace:
                 f"{tracemalloc.get_tracemalloc_memory() / MIB:.1f} MiB for tracing"
             ),
             "",
-            f"Grown most since the start ({TOP} sites):",
+            f"Grown most since {self._since or 'the start'} ({TOP} sites):",
         ]
         assert self._before is not None  # there is a trace, so `start` has run
         key = "traceback" if self._frames > 1 else "lineno"
@@ -114,3 +115,7 @@ class LeakTrace:
             if n < TOP_LOGGED:
                 log.info("grown", bytes=entry.size_diff, count=entry.count_diff, where=where)
         return out
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
