@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.hosts.fake_pds import FakePds, upgrade
 from zlay import logs
 from zlay._fast import host, pool, reader
 from zlay.hosts.backoff import BackoffPolicy
@@ -19,7 +21,7 @@ from zlay.hosts.dialer import Dialer
 from zlay.hosts.interface import DialTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from zlay.hosts.interface import Failure, HostStatus
@@ -85,6 +87,20 @@ def run(dialer: Dialer, registry: Registry, wanted: int) -> dict[str, int]:
     return figures
 
 
+def until(what: Callable[[], bool]) -> None:
+    """Waits for what must come."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _stream(sock: socket.socket) -> None:
+    upgrade(sock)
+    while sock.recv(4096):
+        pass
+
+
 def test_hosts_added_at_once_keep_to_the_limit() -> None:
     """However fast hosts are added, no more than `max_hosts` of them are dialled."""
     registry = Registry(["127.0.0.1:9"] * 40, no_tls=True)  # the discard port: nobody listens
@@ -121,6 +137,41 @@ def test_a_place_that_comes_free_is_taken() -> None:
     finally:
         dialer.stop()
         thread.join(DEADLINE_S)
+
+
+def test_banned_and_unbanned_while_no_dial_is_free() -> None:
+    """A host whose ban comes and goes while it waits for a free dial is dialled once, in its turn."""
+    go_on = threading.Event()
+    holders = [FakePds(lambda sock: go_on.wait(DEADLINE_S) and None), FakePds(_stream), FakePds(_stream)]
+    registry = Registry([pds.hostname for pds in holders], no_tls=True)
+    first, second, third = registry.targets
+    slow = BackoffPolicy(first_s=60.0, least_s=60.0)
+    rules = DialRules("zlay/test", allow_private=True)
+    dialer = Dialer(registry, starter("native"), rules, slow, max_in_flight=1)
+    thread = threading.Thread(target=dialer.run)
+    thread.start()
+    try:
+        dialer.add(first)
+        until(lambda: dialer.stats()["in_flight"] == 1)
+        dialer.add(second)
+        until(lambda: dialer.stats()["due"] == 1)
+        dialer.remove(second)
+        dialer.add(second)
+        dialer.add(third)
+        until(lambda: dialer.stats()["due"] >= 3)
+        go_on.set()
+        until(lambda: dialer.stats()["connects_total"] == 2)
+        figures = dialer.stats()
+        assert (figures["dials_total"], figures["descriptor_pauses_total"]) == (3, 0)
+        assert reader.alive(registry.targets[second].index)
+        assert reader.alive(registry.targets[third].index)
+    finally:
+        go_on.set()
+        dialer.stop()
+        thread.join(DEADLINE_S)
+        assert reader.stop_all(DEADLINE_S) == 0
+        for pds in holders:
+            pds.close()
 
 
 def test_what_holds_for_all_hosts_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

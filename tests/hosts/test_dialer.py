@@ -377,10 +377,17 @@ def test_other_error_frames_back_off(rig: Rig) -> None:
     assert failure.text == "ConsumerTooSlow"
 
 
-def test_a_stream_that_fails_right_after_a_good_dial_backs_off(rig: Rig) -> None:
-    """A host that accepts every dial and drops it counts failures in a row, as one that refuses."""
-    host_id = rig.registry.add(rig.pds(lambda sock: upgrade(sock) and None).hostname)
-    dialer = rig.start()
+@pytest.mark.parametrize("host_reader", ["native", "wsproto"])
+@pytest.mark.parametrize("says", [b"", b"\x82", event(1)], ids=["nothing", "a byte", "an event"])
+def test_a_stream_that_fails_right_after_a_good_dial_backs_off(rig: Rig, says: bytes, host_reader: str) -> None:
+    """A host that accepts every dial, says a little and drops it counts failures in a row, as one that refuses."""
+
+    def script(sock: socket.socket) -> None:
+        upgrade(sock)
+        sock.sendall(says)
+
+    host_id = rig.registry.add(rig.pds(script).hostname, cursor=0)
+    dialer = rig.start(host_reader=host_reader)
     dialer.add(host_id)
     failure = rig.registry.next(host_id, "offline", "websocket")
     assert failure is not None
@@ -388,8 +395,9 @@ def test_a_stream_that_fails_right_after_a_good_dial_backs_off(rig: Rig) -> None
     assert dialer.stats()["connects_total"] >= QUICK.offline_after
 
 
+@pytest.mark.parametrize("host_reader", ["native", "wsproto"])
 @pytest.mark.parametrize("says", [event(1), b"\x8a\x00", b""], ids=["an event", "a pong", "nothing"])
-def test_a_good_stream_forgets_failures(rig: Rig, says: bytes) -> None:
+def test_a_good_stream_forgets_failures(rig: Rig, says: bytes, host_reader: str) -> None:
     """A stream that lived long enough and on which anything was heard makes the next failure a first one."""
     turns = itertools.count()
 
@@ -402,7 +410,7 @@ def test_a_good_stream_forgets_failures(rig: Rig, says: bytes) -> None:
 
     host_id = rig.registry.add(rig.pds(script).hostname, cursor=0)
     policy = BackoffPolicy(first_s=0.01, most_s=0.02, least_s=0.001, good_stream_s=0.2)
-    rig.start(policy=policy).add(host_id)
+    rig.start(policy=policy, host_reader=host_reader).add(host_id)
     attempts = []
     while len(attempts) < 5:
         failure = rig.registry.next(host_id, kind="websocket")

@@ -609,5 +609,4 @@ cdef bint connection_message(Connection *c, const uint8_t *p, size_t n) noexcept
     if not _wait_allowance(c):
         return False
     c.cutter.message_n = n
-    c.bytes += n
     return (n == 0 or _append(c, p, n)) and _deliver(c)

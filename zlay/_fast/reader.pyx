@@ -390,6 +390,10 @@ cdef class Attached:
         """Whether somebody asked for the end."""
         return zl_load32(&self._c.stop) != 0
 
+    def received(self, n):
+        """So many bytes have come from the host, of messages or not."""
+        self._c.bytes += <uint64_t>n
+
     def submit(self, data):
         """One complete message; waits as a native reader does. None, or the connection's end: (cause, code, text)."""
         cdef const uint8_t[::1] view = data

@@ -79,7 +79,7 @@ class _Host:
     name: str
     backoff: Backoff
     stage: Stage = "waiting"
-    version: int = 0  # of the entry in the schedule that counts
+    plan: int = 0  # the number of the entry in the schedule that counts; 0 = none
     due: float = 0.0
     attempts: int = 0
     connects: int = 0
@@ -136,9 +136,9 @@ class Dialer:
         self._hosts: dict[int, _Host] = {}
         self._by_index: dict[int, _Host] = {}
         self._left_out: dict[int, None] = {}  # ids beyond max_hosts, in their order
-        self._schedule: list[tuple[float, int, int, int]] = []  # due, tie, host id, version
+        self._schedule: list[tuple[float, int, _Host]] = []  # heap of (due, number, host)
         self._deadlines: list[tuple[float, int, Dial]] = []  # heap; an entry counts if the dial still has that deadline
-        self._ready: deque[_Host] = deque()  # due, but no dial is free
+        self._ready: deque[tuple[int, _Host]] = deque()  # due, but no dial is free: (number of the plan, host)
         self._in_flight: dict[Dial, _Host] = {}
         self._resolving: dict[int, Dial] = {}
         self._tie = 0
@@ -321,7 +321,7 @@ class Dialer:
         self._forget(host)
 
     def _forget(self, host: _Host) -> None:
-        host.version += 1
+        host.plan = 0
         self._hosts.pop(host.id, None)
         self._by_index.pop(host.index, None)
         self._reports.pop(host.id, None)
@@ -338,10 +338,10 @@ class Dialer:
     def _plan(self, host: _Host, delay_s: float) -> None:
         """Dial the host after `delay_s`; what was planned before no longer counts."""
         host.stage = "waiting"
-        host.version += 1
         host.due = time.monotonic() + delay_s
         self._tie += 1
-        heapq.heappush(self._schedule, (host.due, self._tie, host.id, host.version))
+        host.plan = self._tie
+        heapq.heappush(self._schedule, (host.due, self._tie, host))
         self._note(host)
 
     def _sleep_s(self) -> float:
@@ -357,13 +357,12 @@ class Dialer:
 
     def _begin_due(self, now: float) -> None:
         while self._schedule and self._schedule[0][0] <= now:
-            _, _, host_id, version = heapq.heappop(self._schedule)
-            host = look_up(self._hosts, host_id)
-            if host is not None and host.version == version:
-                self._ready.append(host)
+            _, number, host = heapq.heappop(self._schedule)
+            if host.plan == number:
+                self._ready.append((number, host))
         while self._ready and len(self._in_flight) < self._max_in_flight and now >= self._paused_until:
-            host = self._ready.popleft()
-            if host.stage == "waiting":
+            number, host = self._ready.popleft()
+            if host.plan == number:  # else it has been planned anew, or banned, while no dial was free
                 self._dial(host, now)
 
     def _dial(self, host: _Host, now: float) -> None:
@@ -384,6 +383,7 @@ class Dialer:
             self._failed(host, "config", "ws:// is dialled with RELAY_ALLOW_PRIVATE_HOSTS only", None)
             return
         host.stage = "dialling"
+        host.plan = 0
         host.attempts += 1
         host.cursor = cursor
         self._counts.dials += 1

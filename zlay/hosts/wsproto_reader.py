@@ -152,6 +152,7 @@ class WsprotoReader:
         while True:
             if self._attached.stopping():
                 return "stopped", 0, ""
+            self._attached.received(len(data))
             for event in self._cutter.feed(data):
                 end = self._take(event)
                 if end is not None:
