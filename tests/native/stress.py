@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tests._fast.pipe import Pipe
 from tests._fast.replay import Replay, record
 from tests.native import load
-from zlay._fast import consumer, hidden, host, log, mem, pipeline, pool, reader, requests, segments, verdicts
+from zlay._fast import consumer, hidden, host, limits, log, mem, pipeline, pool, reader, requests, segments, verdicts
 from zlay.eventlog.log import EventLog, LogSettings
 from zlay.eventlog.spans import seq_span
 from zlay.firehose.frames import account_message
@@ -117,7 +117,7 @@ def _log(seconds: float, durability: str, folder: Path) -> dict[str, Any]:
     pool.init(256 * MIB)  # bounds credit, of which there is more than room in the log's buffer
     settings: dict[str, Any] = {"durability": durability, "segment_bytes": 2 * MIB, "buffer_chunks": 2}
     opened = EventLog.open(folder, LogSettings(retention_hours=0, retention_bytes=8 * MIB, **settings))
-    consumer.start(b"\x88\x00", tick_us=-1)
+    consumer.start(b"\x88\x00", b"\x89\x00", tick_us=-1)
     drains = [_consumer_end(1) for _ in range(3)]
     visitors: list[socket.socket] = []
     turn = itertools.count()
@@ -198,7 +198,7 @@ def _takedown(seconds: float, folder: Path) -> dict[str, Any]:
     voices.append(_voice(8, native.ALWAYS))
     settings = LogSettings(retention_hours=0, retention_bytes=32 * MIB, segment_bytes=2 * MIB, buffer_chunks=2)
     opened = EventLog.open(folder, settings)
-    consumer.start(b"\x88\x00", tick_us=-1)
+    consumer.start(b"\x88\x00", b"\x89\x00", tick_us=-1)
     native.start(voices)
     drains: list[tuple[socket.socket, bytearray]] = []
     turn = itertools.count()
@@ -239,6 +239,70 @@ def _takedown(seconds: float, folder: Path) -> dict[str, Any]:
     assert min(result.values()) == 0 < result["shown"]
     assert result["skipped"] > 0
     return result
+
+
+# --- limits of hosts ---
+
+LIMITED, LIMITS = 4, ((0,) * 6, (200, 0, 0, 0, 0, 0), (0, 0, 0, 20_000, 0, 0), (50, 3_000, 0, 9_000, 0, 90_000_000))
+
+
+def limited(seconds: float) -> dict[str, Any]:
+    """Readers that keep to limits which several threads change and read meanwhile."""
+    pool.init(32 * MIB)
+    reader.collect_here()
+    indexes = _hosts(LIMITED, 4 * MIB)
+    pairs = [socket.socketpair() for _ in indexes]
+    came: dict[int, list[int]] = {index: [] for index in indexes}
+    sent = [0] * LIMITED
+    stop = threading.Event()
+
+    def send(number: int) -> None:
+        wire = pairs[number][0]
+        while not stop.is_set():
+            frame, did_end = _template(sent[number] % 5)
+            seq = (sent[number] + 1).to_bytes(4, "big")
+            frame = frame[: did_end + 5] + seq + frame[did_end + 9 :]
+            wire.sendall(b"\x82\x7e" + len(frame).to_bytes(2, "big") + frame)
+            sent[number] += 1
+
+    def change(number: int) -> None:
+        while not stop.is_set():
+            number += 1
+            limits.set_limits(indexes[number % LIMITED], LIMITS[number // LIMITED % len(LIMITS)])
+            time.sleep(0.002)
+
+    def housekeeping() -> None:
+        for index, seq, _, _ in reader.collected():
+            came[index].append(seq)
+        for index in indexes:
+            limits.throttled(index)
+            limits.limits(index)
+            host.stats(index)
+        host.totals()
+
+    for index, (_, theirs) in zip(indexes, pairs, strict=True):
+        host.set_epoch(index, 1, 0)  # as one whose cursor has been saved
+        reader.start(index, theirs.detach())
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(LIMITED)]
+    threads += [threading.Thread(target=change, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    _for(seconds, housekeeping)
+    stop.set()
+    _until(lambda: not any(thread.is_alive() for thread in threads[LIMITED:]), housekeeping, "limits do not rest")
+    for index in indexes:
+        limits.set_limits(index, LIMITS[0])
+    _until(lambda: not any(thread.is_alive() for thread in threads), housekeeping, "a host cannot send")
+    _until(lambda: sum(map(len, came.values())) == sum(sent), housekeeping, "a limit that was lifted holds")
+    assert [came[index] for index in indexes] == [list(range(1, n + 1)) for n in sent]
+    totals = host.totals()
+    assert reader.stop_all(END_S) == 0
+    reader.take_ends()
+    for ours, _ in pairs:
+        ours.close()
+    pool.close()
+    assert totals["throttled_s"] > 0
+    return {"sent": sum(sent), "throttled_s": totals["throttled_s"]}
 
 
 # --- requests and allocations ---
@@ -329,7 +393,7 @@ def relay(seconds: float) -> dict[str, Any]:
 
 def _one_relay(recorded: Path, folder: Path) -> int:
     active, takendown = (verdicts.STATUSES.index(name) for name in ("active", "takendown"))
-    consumer.start(b"\x88\x00", tick_us=-1)
+    consumer.start(b"\x88\x00", b"\x89\x00", tick_us=-1)
     ends = []
     with Pipe(folder, entries=192, keys=192, workers=3) as pipe:
         replay = Replay(pipe, recorded)
@@ -387,7 +451,7 @@ def plant(seconds: float) -> dict[str, Any]:
     return result
 
 
-PARTS = {part.__name__: part for part in (frames, log_fsync, log_os, takedown, asking, accounts, relay)}
+PARTS = {part.__name__: part for part in (frames, log_fsync, log_os, takedown, limited, asking, accounts, relay)}
 
 
 def main() -> None:
