@@ -37,7 +37,7 @@ def main() -> None:
     """One recording."""
     folder, p256_share = Path(sys.argv[1]), float(sys.argv[2])
     record(folder / "recording", events=4000, hosts=4, accounts=80, p256_share=p256_share)
-    consumer.start(b"\x88\x00", tick_us=-1)
+    consumer.start(b"\x88\x00", b"\x89\x00", tick_us=-1)
     ours, theirs = socket.socketpair()
     read = [0]
 

@@ -51,3 +51,12 @@ def error_of(data: bytes) -> str:
     name = cbor2.loads(data[len(header) :])["error"]
     assert isinstance(name, str)
     return name
+
+
+def info_of(data: bytes) -> str:
+    """The name in an #info message."""
+    header = cbor2.dumps({"t": "#info", "op": 1}, canonical=True)
+    assert data.startswith(header)
+    name = cbor2.loads(data[len(header) :])["name"]
+    assert isinstance(name, str)
+    return name

@@ -7,14 +7,15 @@ import socket
 import struct
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import cbor2
 import pytest
 
 from tests.eventlog.support import WAIT_S, append, fill, message, opened, payload, until
 from tests.firehose.client import BINARY, CLOSE, PING, PONG, Client, hang_up_all, masked
-from tests.firehose.serving import ended, error_of, serving
+from tests.firehose.serving import ended, error_of, info_of, serving
+from zlay._fast import log as core
 from zlay._fast import segments
 from zlay.firehose.consumers import Consumers, TooManyConsumers
 
@@ -39,9 +40,7 @@ def test_every_cursor_of_five_segments(tmp_path: Path) -> None:
                 assert client.close_code() == 1008
                 continue
             if 0 < cursor < 10:
-                opcode, data = client.frame()
-                assert opcode == BINARY
-                assert cbor2.loads(data[len(cbor2.dumps({"t": "#info", "op": 1})) :])["name"] == "OutdatedCursor"
+                assert info_of(client.frame()[1]) == "OutdatedCursor"
             first = max(cursor + 1, 11)
             assert client.seqs(36 - first) == list(range(first, 36))
             clients[cursor] = client, first
@@ -400,6 +399,35 @@ def test_a_position_that_fell_out_of_the_window_is_too_slow(tmp_path: Path) -> N
         assert client.close_code() == 1008
         ended(consumers, "retention", before + 1)
         assert log.status()["segments_held_bytes"] == 0
+
+
+@pytest.mark.parametrize("cursor", [0, 2, 4, 9, None])
+def test_retention_takes_the_place_of_one_who_comes(
+    cursor: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where retention takes a consumer's first event away while it connects, it begins where the window now does; it is
+    told OutdatedCursor, once, unless it asked for whatever there is (A15, A16)."""
+    with serving(tmp_path) as (log, consumers):
+        before = consumers.disconnects()["retention"]
+        for _ in range(10 if cursor is not None else 5):
+            append(log, "x" * 2_000)
+        assert log.wait_synced(log.appended_end, WAIT_S)
+        status = core.status()  # as `accept` saw it
+        for _ in range(30 - log.appended_end):
+            append(log, "x" * 2_000)
+        assert log.wait_synced(30, WAIT_S)
+        if cursor == 2:  # one that had been outdated already
+            status |= {"oldest_seq": 6}
+        monkeypatch.setattr("zlay.firehose.consumers._log", SimpleNamespace(status=lambda: status))
+        segments.retain(0, 1, 0, 2**64 - 1, 0)
+        assert log.oldest_seq == 26
+        client = Client.connect(consumers, cursor)
+        if cursor != 0:
+            assert info_of(client.frame()[1]) == "OutdatedCursor"
+        assert client.seqs(5) == [26, 27, 28, 29, 30]
+        append(log, "live")
+        assert client.seq() == 31
+        assert consumers.disconnects()["retention"] == before
 
 
 def test_a_flood_of_pings_costs_one_pong_at_a_time(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ cdef struct Consumer:            # made by accept(); its own thread's until C_EN
     uint32_t lead_n
     uint32_t lead_at
     bint lead_owned              # freed by this consumer
+    bint told_outdated           # or it need not be told: it asked for whatever is kept
     uint8_t out[256]             # control frames, sent after lead
     uint32_t out_n
     uint32_t out_at

@@ -5,6 +5,7 @@ Row = tuple[int, str, int, int, int, int, int, float, str]
 
 def start(
     too_slow: bytes,
+    outdated: bytes,
     *,
     tick_us: int = -1,
     slow_us: int = 60_000_000,
@@ -14,7 +15,14 @@ def start(
     grace_us: int = 600_000_000,
 ) -> None: ...
 def accept(
-    fd: int, peer: str, next_seq: int, *, lead: bytes = b"", received: bytes = b"", future_cursor: bool = False
+    fd: int,
+    peer: str,
+    next_seq: int,
+    *,
+    lead: bytes = b"",
+    received: bytes = b"",
+    future_cursor: bool = False,
+    any_start: bool = False,
 ) -> int: ...
 def take_ends() -> list[tuple[Row, str]]: ...
 def stats() -> list[Row]: ...

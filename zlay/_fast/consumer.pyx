@@ -28,7 +28,7 @@ from zlay._fast.hidden cimport hidden_generation
 from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
 from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_is_stale,
                                 range_next, range_overdue, range_set_grace)
-from zlay._fast.segments cimport segments_count_damage
+from zlay._fast.segments cimport segments_count_damage, segments_oldest
 from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
 __all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnects", "start", "stats", "stop", "take_ends"]
@@ -74,6 +74,8 @@ cdef uint64_t _error_us = 5000000
 cdef int _dead_ms = 75000        # TCP_USER_TIMEOUT: unacknowledged for so long = gone
 cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
 cdef uint32_t _too_slow_n = 0
+cdef uint8_t *_outdated = NULL   # the #info OutdatedCursor frame; freed by stop()
+cdef uint32_t _outdated_n = 0
 cdef uint32_t _running = 0       # atomic flag
 
 REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
@@ -164,6 +166,20 @@ cdef int _sent(Consumer *c, ssize_t n) noexcept nogil:
     return FLUSH_FAILED
 
 
+cdef void _begin_later(Consumer *c) noexcept nogil:
+    """Retention has taken a place away since it was given out: the window begins later now (A15). Lead is sent."""
+    zl_store64(&c.next_seq, segments_oldest())
+    if c.told_outdated:
+        return
+    c.told_outdated = True
+    if c.lead_owned:
+        zl_free(c.lead)
+    c.lead = _outdated
+    c.lead_n = _outdated_n
+    c.lead_at = 0
+    c.lead_owned = False
+
+
 cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
     """One write, of whatever comes next: the rest of a range, lead, control frames, a new range. A Flush."""
     cdef ssize_t n
@@ -209,7 +225,9 @@ cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
             return FLUSH_MORE
         if result == RANGE_NONE:
             return FLUSH_IDLE
-        if result == RANGE_RETIRED:
+        if result == RANGE_RETIRED and c.events == 0 and not range_overdue(&c.range):
+            _begin_later(c)
+        elif result == RANGE_RETIRED:
             _finish(c, END_RETENTION, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
         else:
             _finish(c, END_LOG, CLOSE_INTERNAL, b"", NULL, 0, now + _error_us)
@@ -424,25 +442,30 @@ cdef object _row(Glance *g, uint64_t now):
             (now - g.blocked_us) / 1e6 if g.blocked_us and now > g.blocked_us else 0.0, STATES[g.state])
 
 
-def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
+def start(bytes too_slow, bytes outdated, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
           uint64_t error_us=5_000_000, uint64_t dead_us=75_000_000, uint64_t grace_us=600_000_000):
     """Take consumers from now on. One thread; the log is open.
 
-    too_slow is the ConsumerTooSlow error frame with its WebSocket header. tick_us: at most one wake-up in so many
+    too_slow is the ConsumerTooSlow error frame, outdated the #info OutdatedCursor, both with their WebSocket headers; of
+    some bytes each. tick_us: at most one wake-up in so many
     microseconds; negative = by the number of consumers, 0 = each at once. slow_us: without progress while behind;
     ping_us: after so long without a write; error_us: for the error frame and the close; dead_us: what the peer's system
     has not acknowledged for so long ends the connection; grace_us: for reading on in a segment that retention has
     taken away. Raises OSError, RuntimeError.
     """
-    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n
+    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n, _outdated, _outdated_n
     cdef int error
     if zl_load32(&_running):
         raise RuntimeError("consumers are being served already")
-    _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> max(len(too_slow), 1))
-    if _too_slow == NULL:
+    _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> len(too_slow))
+    _outdated = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> len(outdated))
+    if _too_slow == NULL or _outdated == NULL:
+        _let_go()
         raise MemoryError
     memcpy(_too_slow, PyBytes_AS_STRING(too_slow), len(too_slow))
     _too_slow_n = <uint32_t> len(too_slow)
+    memcpy(_outdated, PyBytes_AS_STRING(outdated), len(outdated))
+    _outdated_n = <uint32_t> len(outdated)
     _slow_us, _ping_us, _error_us = slow_us, ping_us, error_us
     _dead_ms = <int> max(dead_us // 1000, <uint64_t> 1)
     range_set_grace(grace_us)
@@ -456,12 +479,13 @@ def start(bytes too_slow, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, ui
 
 
 cdef void _let_go() noexcept:
-    global _stop_fd, _too_slow
+    global _stop_fd, _too_slow, _outdated
     if _stop_fd >= 0:
         close(_stop_fd)
     _stop_fd = -1
     zl_free(_too_slow)
-    _too_slow = NULL
+    zl_free(_outdated)
+    _too_slow = _outdated = NULL
 
 
 cdef int _prepare(Consumer *c) noexcept nogil:
@@ -494,12 +518,14 @@ cdef void _discard(Consumer *c) noexcept:
     zl_free(c)
 
 
-def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes received=b"", bint future_cursor=False):
+def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes received=b"", bint future_cursor=False,
+           bint any_start=False):
     """Serve a connected socket whose upgrade has been answered; its id. Any thread.
 
     The first event sent is next_seq. lead goes out before everything (#info); with future_cursor it is an error frame,
-    after which the connection is closed. received: what has come after the upgrade request. The fd is the consumer's
-    from here on; when OSError or RuntimeError is raised it is still the caller's.
+    after which the connection is closed. received: what has come after the upgrade request. any_start: it is not told
+    when retention takes next_seq away before it is sent, which then is where the window begins. The fd is the
+    consumer's from here on; when OSError or RuntimeError is raised it is still the caller's.
     """
     global _live, _next_id
     cdef Consumer *c
@@ -516,6 +542,7 @@ def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes receive
     c.since_us = zl_realtime_us()
     c.next_seq = c.first_seq = next_seq
     c.reason = END_CLIENT_GONE
+    c.told_outdated = any_start
     memcpy(c.peer, PyBytes_AS_STRING(name), len(name))
     error = _prepare(c)
     if lead and error == 0:

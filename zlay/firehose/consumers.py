@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from zlay._fast import consumer as _consumer
 from zlay._fast import log as _log
 from zlay.errors import RemoteFault
-from zlay.firehose.cursor import place
+from zlay.firehose.cursor import OUTDATED_CURSOR, place
 from zlay.firehose.frames import error_frame
 from zlay.net.clients import client_of
 
@@ -73,6 +73,7 @@ class Consumers:
         """
         _consumer.start(
             TOO_SLOW,
+            OUTDATED_CURSOR,
             tick_us=self._tick_us,
             slow_us=int(slow_s * 1e6),
             ping_us=int(ping_s * 1e6),
@@ -121,7 +122,13 @@ class Consumers:
         spot = place(cursor, status["oldest_seq"], status["published_end"])
         with self._lock:
             ident = _consumer.accept(
-                fd, peer or address, spot.next_seq, lead=spot.lead, received=received, future_cursor=spot.future
+                fd,
+                peer or address,
+                spot.next_seq,
+                lead=spot.lead,
+                received=received,
+                future_cursor=spot.future,
+                any_start=spot.any_start,
             )
             self._address_of[ident] = address
         return ident

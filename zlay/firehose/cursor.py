@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from zlay.errors import RemoteFault
 from zlay.firehose.frames import error_frame, info_frame
 
-__all__ = ["MAX_CURSOR", "BadCursor", "Place", "parse_cursor", "place"]
+__all__ = ["MAX_CURSOR", "OUTDATED_CURSOR", "BadCursor", "Place", "parse_cursor", "place"]
 
 MAX_CURSOR = 2**53 - 1  # A11; a larger one is a number, and lies in the future
 MAX_DIGITS = 19  # a longer one is not looked at
@@ -29,6 +29,7 @@ class Place:
     next_seq: int  # the first event it gets
     lead: bytes  # sent before it
     future: bool  # lead is an error frame: close after it
+    any_start: bool = False  # it wants whatever is kept, or has been told that it misses some
 
 
 def parse_cursor(query: str) -> int | None:
@@ -58,7 +59,7 @@ def place(cursor: int | None, oldest: int, head: int) -> Place:
     if cursor > head:
         return Place(head + 1, FUTURE_CURSOR, True)
     if cursor == 0:
-        return Place(oldest, b"", False)
+        return Place(oldest, b"", False, any_start=True)
     if cursor + 1 < oldest:
-        return Place(oldest, OUTDATED_CURSOR, False)
+        return Place(oldest, OUTDATED_CURSOR, False, any_start=True)
     return Place(cursor + 1, b"", False)
