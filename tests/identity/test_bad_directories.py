@@ -65,6 +65,30 @@ def test_silent_directory_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) 
         plc.ended.set()
 
 
+@pytest.mark.parametrize("who", ["did:plc", "did:web"])
+def test_stop_while_a_directory_is_silent(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop ends a question that is under way at once, and what was given up says nothing of the DID."""
+    monkeypatch.setattr("zlay.identity.directory.REQUEST_TIMEOUT_S", 10 * PATIENCE_S)
+    monkeypatch.setattr("zlay.identity.directory.RESOLVE_LIMIT_S", 10 * PATIENCE_S)
+    asked = threading.Event()
+
+    def silent(_: Request, __: socket.socket) -> None:
+        asked.set()
+        plc.ended.wait(PATIENCE_S)
+
+    with FakeHttp(silent) as plc:
+        directories = Directories([plc.url])
+        with closing(Asker(directories, allow_private=True)) as asker:
+            closer = threading.Thread(target=lambda: (asked.wait(PATIENCE_S), directories.close()))
+            closer.start()
+            began = time.monotonic()
+            identity = asker.resolve(did(1) if who == "did:plc" else f"did:web:localhost%3A{plc.port}")
+            assert time.monotonic() - began < PATIENCE_S
+            closer.join()
+        assert (identity.outcome, identity.is_own) == ("failed", False)
+        plc.ended.set()
+
+
 def test_one_directory_of_two_is_dead() -> None:
     """Where nobody serves the first directory any more, every question is answered by the second."""
     with FakeHttp(found) as dead:

@@ -18,7 +18,7 @@ from tests.net.fake_http import FakeHttp, Request, reply, reply_json
 from tests.pipeline.test_link import account
 from tests.state.support import did
 from zlay.identity.document import read_document
-from zlay.identity.mirror import Mirror
+from zlay.identity.mirror import REQUEST_TIMEOUT_S, Mirror
 from zlay.identity.operations import ExportError, read_page
 from zlay.sim.directory import Directory
 from zlay.sim.keys import SigningKey
@@ -120,6 +120,25 @@ def test_follows_and_goes_on_where_it_was(store: SqliteStore) -> None:
         with following(store, source):
             eventually(lambda: source.agrees(store))
         assert source.afters()[asked] == 103
+
+
+def test_stop_while_the_directory_is_silent(store: SqliteStore) -> None:
+    """A mirror whose question is not answered ends when it is asked to, and not with the time for an answer."""
+    asked = threading.Event()
+
+    def silent(*_: object) -> None:
+        asked.set()
+        http.ended.wait(PATIENCE_S)
+
+    with FakeHttp(silent) as http:
+        mirror = Mirror(store, http.url)
+        thread = threading.Thread(target=mirror.run)
+        thread.start()
+        assert asked.wait(PATIENCE_S)
+        mirror.stop()
+        thread.join(REQUEST_TIMEOUT_S / 2)
+        assert not thread.is_alive()
+        http.ended.set()
 
 
 def test_nothing_is_used_before_the_mirror_is_complete(store: SqliteStore) -> None:

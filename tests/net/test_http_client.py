@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -276,3 +277,31 @@ def test_url_parts() -> None:
     """Default ports and paths are filled in."""
     assert split_url("https://A.example") == ("https", "a.example", 443, "/")
     assert split_url("http://a.example:81/b?c=d#e") == ("http", "a.example", 81, "/b?c=d")
+
+
+@pytest.mark.parametrize("silent", ["after the request", "in the body", "before the connection"])
+def test_a_stop_ends_the_waiting(silent: str) -> None:
+    """Whatever a server keeps a request waiting for, a stop from another thread ends it at once."""
+    stop, asked = threading.Event(), threading.Event()
+    client = HttpClient(allow_address=lambda _: True, stop=stop)
+
+    def answer(_request: Request, sock: socket.socket) -> bytes | None:
+        if silent == "in the body":
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        asked.set()
+        server.ended.wait(60)
+        return None
+
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)  # which takes one connection, and leaves others waiting
+    waiting = socket.create_connection(full.getsockname())
+    with FakeHttp(answer) as server, full, waiting:
+        url = server.url
+        if silent == "before the connection":
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            asked.set()
+        stopper = threading.Thread(target=lambda: asked.wait(60) and stop.set())
+        stopper.start()
+        with pytest.raises(HttpFault) as caught:
+            client.get(url, timeout_s=120.0, max_body_bytes=LIMIT)
+        stopper.join()
+        assert caught.value.kind == "stopped"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg_pool.pool import StopWorker
 
 from tests.state.databases import PostgresDatabase
 from tests.state.support import delta, did, rev
@@ -251,3 +253,25 @@ def test_text_is_compared_by_bytes(database: PostgresDatabase) -> None:
         " AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
     )
     assert columns == []
+
+
+def test_the_thread_of_the_pool_ends(database: PostgresDatabase) -> None:
+    """Where the thread that makes readers' connections has ended, another takes its place: everybody is served, those
+    who read just then, too."""
+    store = database.open()
+    assert isinstance(store, PostgresStore)
+    (host,) = store.add_hosts([NewHost("pds.example.com", "admin", no_tls=False)])
+    store.apply([delta(1, seq=1, rev=rev(1), host_id=host.id)], [], 1, 1)
+    pool = store._readers
+    with store._reader() as session:
+        (thread,) = [one for one in threading.enumerate() if one.name == f"{pool.name}-worker-0"]
+        pool._tasks.put_nowait(StopWorker(pool))  # as a fault in it would have it end
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        with ThreadPoolExecutor(8) as threads:  # more at once than there are connections
+            rows = list(threads.map(lambda _: eventually(lambda: store.account(did(1))), range(40)))
+        assert [row and row.did for row in rows] == [did(1)] * 40
+        assert session.execute("SELECT 1").fetchone()[0] == 1
+    assert store._readers is not pool
+    assert pool.closed
+    store.close()

@@ -442,16 +442,16 @@ cdef object _row(Glance *g, uint64_t now):
             (now - g.blocked_us) / 1e6 if g.blocked_us and now > g.blocked_us else 0.0, STATES[g.state])
 
 
-def start(bytes too_slow, bytes outdated, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000, uint64_t ping_us=30_000_000,
-          uint64_t error_us=5_000_000, uint64_t dead_us=75_000_000, uint64_t grace_us=600_000_000):
+def start(bytes too_slow, bytes outdated, *, int64_t tick_us=-1, uint64_t slow_us=60_000_000,
+          uint64_t ping_us=30_000_000, uint64_t error_us=5_000_000, uint64_t dead_us=75_000_000,
+          uint64_t grace_us=600_000_000):
     """Take consumers from now on. One thread; the log is open.
 
-    too_slow is the ConsumerTooSlow error frame, outdated the #info OutdatedCursor, both with their WebSocket headers; of
-    some bytes each. tick_us: at most one wake-up in so many
-    microseconds; negative = by the number of consumers, 0 = each at once. slow_us: without progress while behind;
-    ping_us: after so long without a write; error_us: for the error frame and the close; dead_us: what the peer's system
-    has not acknowledged for so long ends the connection; grace_us: for reading on in a segment that retention has
-    taken away. Raises OSError, RuntimeError.
+    too_slow is the ConsumerTooSlow error frame, outdated the #info OutdatedCursor, with their WebSocket headers; of
+    some bytes each. tick_us: at most one wake-up in so many microseconds; negative = by the number of consumers, 0 = each at
+    once. slow_us: without progress while behind; ping_us: after so long without a write; error_us: for the error frame
+    and the close; dead_us: what the peer's system has not acknowledged for so long ends the connection; grace_us: for
+    reading on in a segment that retention has taken away. Raises OSError, RuntimeError.
     """
     global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n, _outdated, _outdated_n
     cdef int error

@@ -65,7 +65,7 @@ class HostQuestions[Q](abc.ABC):
                 self._take(*request)
 
     def _run_asker(self) -> None:
-        asker = HostAsker(allow_private=self._allow_private, context=self._context)
+        asker = HostAsker(allow_private=self._allow_private, context=self._context, stop=self._stop)
         try:
             while not self._stop.is_set():
                 taken = self._lanes.take(REQUEST_WAIT_S)

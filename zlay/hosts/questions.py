@@ -18,6 +18,7 @@ from zlay.net.http_client import HttpClient
 
 if TYPE_CHECKING:
     import ssl
+    import threading
 
     from zlay.net.http_client import HttpResponse
 
@@ -42,9 +43,13 @@ class LatestCommit:
 class HostAsker:
     """Asks hosts, keeping a few connections open. One thread."""
 
-    def __init__(self, *, allow_private: bool, context: ssl.SSLContext | None = None) -> None:
-        """`context` None = the system's roots."""
-        self._client = HttpClient(allow_address=(lambda _: True) if allow_private else is_public, context=context)
+    def __init__(
+        self, *, allow_private: bool, context: ssl.SSLContext | None = None, stop: threading.Event | None = None
+    ) -> None:
+        """`context` None = the system's roots. Once `stop` is set no host is waited for any more."""
+        self._client = HttpClient(
+            allow_address=(lambda _: True) if allow_private else is_public, context=context, stop=stop
+        )
 
     def close(self) -> None:
         """Closes the connections."""

@@ -49,15 +49,18 @@ class Seeder:
         self._allow_private = allow_private
         self._upstream, no_tls = normalise_hostname(upstream, allow_private=allow_private)
         self._origin = origin_url(self._upstream, no_tls=no_tls)
-        self._client = HttpClient(
-            allow_address=(lambda _: True) if allow_private else is_public, keep_alive=False, context=context
-        )
         self._stop = threading.Event()
+        self._client = HttpClient(
+            allow_address=(lambda _: True) if allow_private else is_public,
+            keep_alive=False,
+            context=context,
+            stop=self._stop,
+        )
         self.fault: str | None = None  # why the last reading failed
         self.readings = 0  # complete ones
 
     def stop(self) -> None:
-        """Asks `run` to end; it does within PAGE_TIMEOUT_S."""
+        """Asks `run` to end; it does soon, also where the other relay is silent."""
         self._stop.set()
 
     def run(self) -> None:

@@ -74,7 +74,7 @@ class Directories:
         self._directories = [_Directory(url.rstrip("/")) for url in urls]
         self._answered_s = -ANSWERS_LATELY_S
         self._random = random.Random()
-        self._closed = False
+        self.closed = threading.Event()  # set by `close`: nobody is waited for any more
 
     def choose(self, asked: Collection[str], until_s: float) -> str | None:
         """The URL of the directory to ask next: the first that may be asked now, else the one that may be soonest.
@@ -84,7 +84,7 @@ class Directories:
         """
         with self._changed:
             left = [directory for directory in self._directories if directory.url not in asked]
-            while left and not self._closed:
+            while left and not self.closed.is_set():
                 now_s = time.monotonic()
                 free = next((one for one in left if one.due_s <= now_s), None)
                 if free is not None:
@@ -97,9 +97,9 @@ class Directories:
         return None
 
     def close(self) -> None:
-        """Wakes every thread that waits, for good."""
+        """Wakes every thread that waits, for a directory's answer too, for good."""
         with self._changed:
-            self._closed = True
+            self.closed.set()
             self._changed.notify_all()
 
     def note_answer(self, url: str) -> None:
@@ -165,9 +165,10 @@ class Asker:
         self._note_date = note_date
         self._allow_private = allow_private
         self._recycle_after = recycle_after
-        self._plc = HttpClient(allow_address=_any_address, keep_alive=keep_alive, context=context)
+        stop = directories.closed
+        self._plc = HttpClient(allow_address=_any_address, keep_alive=keep_alive, context=context, stop=stop)
         allow_web = _any_address if allow_private else is_public
-        self._web = HttpClient(allow_address=allow_web, keep_alive=False, context=context)
+        self._web = HttpClient(allow_address=allow_web, keep_alive=False, context=context, stop=stop)
         self._asked = 0
 
     def close(self) -> None:
@@ -219,7 +220,7 @@ class Asker:
             did,
             detail,
             systemic=self._directories.is_systemic(started_s),
-            postponed=all(pause_s is not None for pause_s in asked.values()),
+            postponed=self._directories.closed.is_set() or all(pause_s is not None for pause_s in asked.values()),
         )
 
     def _ask_plc(self, url: str, did: str, deadline: float) -> Identity | HttpResponse:
@@ -251,7 +252,7 @@ class Asker:
                 return read_document(parsed.did, response.json(), asked_us)
         except (HttpFault, DocumentError) as exc:
             # A name that does not resolve may do so in a minute: never taken for conclusive.
-            return _failed(parsed.did, str(exc))
+            return _failed(parsed.did, str(exc), postponed=self._directories.closed.is_set())
         if response.status in (404, 410):
             return _no_document(parsed.did, "not_found", asked_us)
         return _failed(parsed.did, f"status {response.status}")

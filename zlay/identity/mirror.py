@@ -53,7 +53,7 @@ class Mirror:
         self.fault: str | None = None  # why it does not get on just now
 
     def stop(self) -> None:
-        """Asks `run` to end; it does within the time of one request."""
+        """Asks `run` to end; it does soon, also where the directory is silent."""
         self._stop.set()
 
     def place(self) -> MirrorPlace:
@@ -66,7 +66,7 @@ class Mirror:
 
     def run(self) -> None:
         """Follows until `stop`."""
-        client = HttpClient(allow_address=lambda _: True)
+        client = HttpClient(allow_address=lambda _: True, stop=self._stop)
         try:
             pause_s = 0.0
             while not self._stop.wait(pause_s):

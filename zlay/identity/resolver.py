@@ -121,7 +121,7 @@ class Resolver:
         return [*plc, *web, ("identity-saver", self._saver.run)]
 
     def stop(self) -> None:
-        """Asks all threads to end; they do within the time of one request."""
+        """Asks all threads to end; they do soon, also where a directory is silent."""
         self._stop.set()
         self._directories.close()
         self._saver.stop()

@@ -1,8 +1,9 @@
 """A small HTTP/1.1 client on h11: GET, JSON, nothing else.
 
-Promises: an answer or an HttpFault within the time given (the system's resolver alone may take longer, and then holds
-up this thread only); never more than `max_body_bytes` of body in memory; no redirect is followed; no address is dialled
-that `allow_address` refuses, whatever the name resolves to (E17). Connections are kept open between requests, a few.
+Promises: an answer or an HttpFault within the time given, and soon once a stop has begun (the system's resolver alone
+may take longer, and then holds up this thread only); never more than `max_body_bytes` of body in memory; no redirect is
+followed; no address is dialled that `allow_address` refuses, whatever the name resolves to (E17). Connections are kept
+open between requests, a few.
 
 Assumes hostile servers: a body without end, a byte a minute, headers without end, lies about lengths.
 
@@ -12,9 +13,13 @@ shared by clients, as it is only read.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import select
 import socket
 import ssl
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -32,7 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULT_KINDS", "USER_AGENT", "HttpClient", "HttpResponse", "split_url", "tls_context"]
 
-FAULT_KINDS = ("url", "dns", "address", "connect", "tls", "timeout", "closed", "protocol", "too_large", "json")
+FAULT_KINDS = (
+    "url", "dns", "address", "connect", "tls", "timeout", "closed", "protocol", "too_large", "json", "stopped"
+)  # fmt: skip
 
 USER_AGENT = "zlay (atproto-relay)"  # E16: peers recognise a relay by this
 
@@ -42,6 +49,7 @@ IDLE_LIMIT_S = 30.0  # servers close idle connections after 5 to 75 s; ours go b
 CONNECT_TIMEOUT_S = 5.0  # protocol.md E18
 ADDRESSES_TRIED = 3  # of those a name resolves to
 RECV_BYTES = 64 * 1024
+STOP_LOOK_S = 0.25  # how soon who waits for a peer sees that it is to stop
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -97,8 +105,11 @@ class HttpClient:
         allow_address: Callable[[str], bool],
         keep_alive: bool = True,
         context: ssl.SSLContext | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
-        """`allow_address` judges each resolved address; `context` None = `tls_context()`."""
+        """`allow_address` judges each resolved address; `context` None = `tls_context()`. Once `stop` is set nobody is
+        waited for any more: HttpFault("stopped")."""
+        self._stop = stop or threading.Event()
         self._allow_address = allow_address
         self._keep_alive = keep_alive
         self._context = context
@@ -152,13 +163,13 @@ class HttpClient:
     def _connect(self, origin: tuple[str, str, int], deadline: float) -> _Connection:
         scheme, host, port = origin
         until = min(deadline, time.monotonic() + CONNECT_TIMEOUT_S)
-        raw = _dial(_addresses(host, port, self._allow_address), until)
+        raw = _dial(_addresses(host, port, self._allow_address), until, self._stop)
         self.connects += 1
         if scheme == "http":
-            return _Connection(raw)
+            return _Connection(raw, self._stop)
         try:
             raw.settimeout(_left_s(deadline))
-            return _Connection((self._context or tls_context()).wrap_socket(raw, server_hostname=host))
+            return _Connection((self._context or tls_context()).wrap_socket(raw, server_hostname=host), self._stop)
         except TimeoutError as exc:
             raw.close()
             raise HttpFault("timeout", f"TLS with {host} takes too long") from exc
@@ -207,8 +218,9 @@ class HttpClient:
 class _Connection:
     """One open connection and its h11 state. Owner: the client, which closes it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, stop: threading.Event) -> None:
         self._sock = sock
+        self._stop = stop
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.answered = False  # a byte of the present answer has come
         self.idle_since_s = 0.0
@@ -257,12 +269,24 @@ class _Connection:
             if event is not h11.NEED_DATA:
                 assert isinstance(event, h11.Event)
                 return event
-            self._sock.settimeout(_left_s(deadline))
-            data = self._sock.recv(RECV_BYTES)
+            data = self._receive(deadline)
             if not data and not self.answered:
                 raise OSError("without an answer")
             self.answered = self.answered or bool(data)
             self._http.receive_data(data)
+
+    def _receive(self, deadline: float) -> bytes:
+        while True:
+            self._sock.settimeout(min(_left_s(deadline), STOP_LOOK_S))
+            try:
+                return self._sock.recv(RECV_BYTES)
+            except TimeoutError:
+                _refuse_stopped(self._stop)
+
+
+def _refuse_stopped(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise HttpFault("stopped", "given up: a stop has begun")
 
 
 def _refuse_large(head: h11.Response, max_body_bytes: int) -> None:
@@ -292,7 +316,9 @@ def _addresses(
     return allowed
 
 
-def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: float) -> socket.socket:
+def _dial(
+    addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: float, stop: threading.Event
+) -> socket.socket:
     failure: OSError = TimeoutError("no time left")
     tried = addresses[:ADDRESSES_TRIED]
     for number, (family, address) in enumerate(tried):
@@ -302,8 +328,8 @@ def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: 
             failure = exc
             continue
         try:
-            sock.settimeout(_left_s(until) / (len(tried) - number))  # one dead address must leave time for the others
-            sock.connect(address)
+            # One dead address must leave time for the others.
+            _connect(sock, address, time.monotonic() + _left_s(until) / (len(tried) - number), stop)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         except OSError as exc:
@@ -314,3 +340,20 @@ def _dial(addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], until: 
             raise
     kind = "timeout" if isinstance(failure, TimeoutError) else "connect"
     raise HttpFault(kind, f"cannot connect: {failure}") from failure
+
+
+def _connect(sock: socket.socket, address: tuple[str, int], until: float, stop: threading.Event) -> None:
+    """Raises TimeoutError and other OSErrors, HttpFault."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS):
+        raise OSError(code, os.strerror(code))
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while not poll.poll(1000 * min(STOP_LOOK_S, max(0.0, until - time.monotonic()))):
+        _refuse_stopped(stop)
+        if time.monotonic() >= until:
+            raise TimeoutError("no connection in time")
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))

@@ -2,7 +2,8 @@
 
 Connections: one writer behind `_write_lock`, and up to READERS readers of a pool, made when they are wanted. The pool
 itself tells nobody that the server is away before his time is over; so who waits looks, every WAIT_LOOK_S, whether the
-pool could not connect meanwhile (`_away`). Many rows at a time go by COPY.
+pool could not connect meanwhile (`_away`). Nor does it miss the thread that makes connections, should that end: who
+waits looks for it, too, and takes another pool in its place. Many rows at a time go by COPY.
 
 One writer (R11). The writer's session holds an advisory lock, so that a second relay is refused, and everything is
 written by the session that holds it: who loses the connection cannot write without having taken the lock again. Since
@@ -17,11 +18,13 @@ A server that is away, that hangs or that lets a statement wait is given up on a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import re
 import select
+import threading
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, override
@@ -32,18 +35,20 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
+from zlay import logs
 from zlay.errors import StartError, StateError, StateUnavailable
 from zlay.state import store
 from zlay.state.store import ACCOUNT, IDENTITY, REPO, SqlStore
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from psycopg.abc import PQGen
 
     from zlay.pipeline.types import AccountDelta, HostCursor
     from zlay.state.store import Rows, Session, Table
+
+    _Pool = psycopg_pool.ConnectionPool["_Reader"]
 
 __all__ = ["PostgresStore", "words"]
 
@@ -83,6 +88,9 @@ _TRY_LOCK = f"SELECT pg_try_advisory_lock({_LOCK}, hashtext(current_schema()))"
 logging.getLogger("psycopg.pool").disabled = True  # what it warns of its user is told, and tells operators
 _TYPE_NAMES = {"TEXT": 'TEXT COLLATE "C"', "tidtext": 'TEXT COLLATE "C"', "blob": "BYTEA"}
 _BULK = (ACCOUNT, REPO, IDENTITY)
+_pools = itertools.count(1)  # their threads are told apart by the names of the pools
+
+log = logs.get("state")
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -171,10 +179,8 @@ class PostgresStore(SqlStore[_Connection]):
             self._conninfo = make_conninfo("", **(_CLIENT | conninfo_to_dict(url)))
         except psycopg.Error:
             raise StartError("DATABASE_URL cannot be read as a PostgreSQL URL") from None
-        self._readers = psycopg_pool.ConnectionPool(
-            connection_class=_Reader, kwargs={"owner": self}, min_size=0, max_size=store.READERS, open=False,
-            name="zlay-readers", num_workers=1, reconnect_timeout=0, max_lifetime=MONTHS_S,
-        )  # fmt: skip
+        self._pool_lock = threading.Lock()  # who replaces `_readers`, does it alone
+        self._readers = self._new_pool()
         try:
             self._migrate()
             with self._transaction(durable=True) as writer:
@@ -182,7 +188,7 @@ class PostgresStore(SqlStore[_Connection]):
                 self._make_stages(writer)
             self._opened = True
             self._readers.open()
-        except StateError as exc:
+        except (StateError, RuntimeError) as exc:  # the latter: no thread for the pool
             self.close()
             raise StartError(f"cannot open the state: {exc}") from exc
         except StartError:
@@ -206,33 +212,60 @@ class PostgresStore(SqlStore[_Connection]):
     @contextlib.contextmanager
     def _reader(self) -> Iterator[_Session]:
         """Lends a reader to this thread; StateUnavailable at once while the server is away, or when none comes free."""
-        connection = self._lent()
+        pool, connection = self._lent()
         try:
             yield self._session(connection)
         finally:
-            self._readers.putconn(connection)
+            pool.putconn(connection)
 
-    def _lent(self) -> _Reader:
+    def _new_pool(self) -> _Pool:
+        return psycopg_pool.ConnectionPool(
+            connection_class=_Reader, kwargs={"owner": self}, min_size=0, max_size=store.READERS, open=False,
+            name=f"zlay-readers-{next(_pools)}", num_workers=1, reconnect_timeout=0, max_lifetime=MONTHS_S,
+        )  # fmt: skip
+
+    def _replace_if_broken(self, pool: _Pool) -> None:
+        """Takes another pool in the place of one that makes no connections any more."""
+        if any(thread.name == f"{pool.name}-worker-0" for thread in threading.enumerate()):
+            return
+        with self._pool_lock:
+            if self._readers is not pool or pool.closed:
+                return
+            log.error("the thread that makes the database's readers has ended: they are made anew")
+            fresh = self._new_pool()
+            try:
+                fresh.open()
+            except RuntimeError as exc:
+                raise StateUnavailable(f"no thread for the database's readers: {exc}") from exc
+            self._readers = fresh
+        pool.close(0.0)
+
+    def _lent(self) -> tuple[_Pool, _Reader]:
         deadline = time.monotonic() + store.READER_WAIT_S
         while True:
             away = self._away
             if away is not None and time.monotonic() < away[0]:
                 raise StateUnavailable(away[1])
+            pool = self._readers
             try:
-                connection = self._readers.getconn(WAIT_LOOK_S)
+                connection = pool.getconn(WAIT_LOOK_S)
             except psycopg_pool.PoolClosed:
+                if pool is not self._readers:
+                    continue
                 raise StateUnavailable("the state is closed") from None
             except psycopg_pool.PoolTimeout:
                 if time.monotonic() >= deadline:
                     raise StateUnavailable("no database connection came free") from None
+                self._replace_if_broken(pool)
                 continue
             if self._is_usable(connection):
-                return connection
+                return pool, connection
             connection.close()  # what the pool gets back closed it forgets
-            self._readers.putconn(connection)
+            pool.putconn(connection)
 
     def _close_readers(self, deadline: float) -> None:
-        self._readers.close(max(0.0, deadline - time.monotonic()))
+        with self._pool_lock:
+            self._readers.close(max(0.0, deadline - time.monotonic()))
 
     def _is_usable(self, connection: _Connection) -> bool:
         """Whether the server has said nothing since it was asked last: unasked it says little but that it ends."""
