@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zlay import gil, logs
 from zlay._fast import pool
 from zlay.errors import StateError
-from zlay.memory import libc
+from zlay.memory import ledger, libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,7 @@ class Housekeeping:
             (RETAIN_S, self._retain),
             (COUNTS_S, self._count_accounts),
             (TICK_S, relay.leaks.check_limit),
+            (TICK_S, ledger.sample),
             (TICK_S, self._watch_disk),
         ]
         if relay.config.malloc_trim_interval:

@@ -109,7 +109,7 @@ class Relay:
         undo.callback(self._stop_http)
         for name, target in self.http.threads():  # log and state may take minutes to read after a long outage
             self.supervisor.spawn(name, target)
-        self.leaks = LeakTrace(config.leak_trace, config.leak_trace_limit_mb * MIB, config.relay_data_dir)
+        self._leaks = LeakTrace(config.leak_trace, config.leak_trace_limit_mb * MIB, config.relay_data_dir)
         pool.init(config.frame_pool_bytes, config.frame_alloc)
         undo.callback(pool.close)
         self.log = _open_log(config)
@@ -234,7 +234,7 @@ class Relay:
     def start(self) -> None:
         """Starts every thread but those of HTTP, which run already; dialling last."""
         config = self.config
-        self.leaks.start()
+        self._leaks.start()
         self.consumers.start()
         pipeline.start(
             config.workers,
@@ -338,6 +338,11 @@ class Relay:
     def consumers(self) -> Consumers:
         """Who is served."""
         return self._consumers
+
+    @property
+    def leaks(self) -> LeakTrace:
+        """What LEAK_TRACE traces."""
+        return self._leaks
 
     def hosts(self) -> Sequence[HostView]:
         """All hosts by id."""

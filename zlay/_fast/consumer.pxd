@@ -18,6 +18,7 @@ cdef enum EndReason:
     END_FUTURE_CURSOR
     END_SHUTDOWN
     END_LOG                      # the log could not be read
+    END_OPERATOR                 # somebody here had its connection ended
     END_COUNT
 
 cdef enum ConsumerState:
@@ -43,6 +44,8 @@ cdef struct Consumer:            # made by accept(); its own thread's until C_EN
     uint64_t bytes               # of frames
     uint64_t blocked_us          # CLOCK_MONOTONIC since when its socket takes nothing; 0 = it does
     uint32_t state
+    # anybody writes under consumer.pyx's _lock, its thread reads (atomic)
+    uint32_t unwanted            # its connection has been ended by disconnect()
     # its thread only
     Range range                  # what is being sent
     uint8_t *lead                # info or error frame, sent at the next frame boundary

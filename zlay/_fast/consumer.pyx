@@ -17,7 +17,7 @@ from atomics cimport (zl_add64_relaxed, zl_bump64, zl_load32, zl_load64, zl_load
                       zl_realtime_us, zl_store32, zl_store64)
 from crash_points cimport zl_crash_point
 from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, F_GETFL,
-                     F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_WR,
+                     F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR, SHUT_WR,
                      TCP_NODELAY, TCP_USER_TIMEOUT, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno,
                      eventfd, fcntl, nanosleep, poll, pollfd, recv, send, sendfile, setsockopt, shutdown, timespec,
                      write)
@@ -31,7 +31,8 @@ from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cu
 from zlay._fast.segments cimport segments_count_damage, segments_oldest
 from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
-__all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnects", "start", "stats", "stop", "take_ends"]
+__all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnect", "disconnects", "start", "stats", "stop",
+           "take_ends"]
 
 cdef enum:
     STACK_BYTES = 64 << 10
@@ -79,7 +80,7 @@ cdef uint32_t _outdated_n = 0
 cdef uint32_t _running = 0       # atomic flag
 
 REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
-           "log_error")
+           "log_error", "operator")
 STATES = ("streaming", "finishing", "closing", "ended")
 
 
@@ -376,13 +377,15 @@ cdef void *_consumer_main(void *arg) noexcept nogil:
     cdef Consumer *c = <Consumer *> arg
     zl_thread_name(b"zlay-consumer")
     _run(c)
-    close(c.fd)
-    close(c.epoll_fd)
     range_free(&c.range)
     if c.lead_owned:
         zl_free(c.lead)
-    zl_add64_relaxed(&_disconnects[c.reason], 1)
     zl_lock(&_lock)
+    close(c.fd)                  # here, or disconnect() would end a connection that has got its number since
+    close(c.epoll_fd)
+    if zl_load32(&c.unwanted):
+        c.reason = END_OPERATOR
+    zl_add64_relaxed(&_disconnects[c.reason], 1)
     if c.previous != NULL:
         c.previous.next = c.next
     else:
@@ -622,6 +625,23 @@ def stats():
         return [_row(&copies[i], zl_monotonic_us()) for i in range(n)]
     finally:
         zl_free(copies)
+
+
+def disconnect(uint64_t ident):
+    """End one consumer's connection, without a close frame; False = none of this id is connected. Any thread."""
+    cdef Consumer *c
+    cdef bint found
+    with nogil:
+        zl_lock(&_lock)
+        c = _live
+        while c != NULL and c.id != ident:
+            c = c.next
+        found = c != NULL
+        if found:
+            zl_store32(&c.unwanted, 1)
+            shutdown(c.fd, SHUT_RDWR)                # its thread sees that, wherever it waits
+        zl_unlock(&_lock)
+    return found
 
 
 def count():

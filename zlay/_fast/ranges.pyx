@@ -19,7 +19,7 @@ from zlay._fast.segments cimport (SEG_BUSY, SEG_FOUND, SEG_LOST, SEG_OPEN_END, I
                                   segments_oldest, ws_header_bytes)
 from zlay._fast.verdicts cimport K_IDENTITY
 
-__all__ = []
+__all__ = ["left_in_segment"]
 
 cdef enum:
     READ_ENTRIES = 64            # index entries read at once: 4 KiB of a consumer's stack
@@ -184,3 +184,21 @@ cdef void range_free(Range *r) noexcept nogil:
     if r.segment != NULL:
         segment_release(r.segment)
         r.segment = NULL
+
+
+def left_in_segment(uint64_t seq):
+    """(first seq of its segment, bytes from the event of seq to what is written of it, receive time in unix us).
+
+    Of the next event kept where that one is not. None where there is none, or it cannot be read. Any thread.
+    """
+    cdef Segment *s
+    cdef IndexEntry e
+    cdef uint64_t at, frames_bytes = 0
+    cdef bint good = False
+    with nogil:
+        if segment_acquire(seq, &s, &at) == SEG_FOUND:
+            frames_bytes = zl_load64(&s.frames_bytes)
+            good = segment_entries(s, at, 1, &e) == 1 and entry_valid(at, &e) and entry_inside(frames_bytes, &e)
+            seq = s.first_seq
+            segment_release(s)
+    return (seq, frames_bytes - e.offset, e.recv_us) if good else None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from zlay.firehose.consumers import Consumers
     from zlay.hosts.limits import Given
+    from zlay.memory.leaks import LeakTrace
     from zlay.pipeline.takedowns import AccountStatus
     from zlay.state.interface import Store
 
@@ -69,6 +70,10 @@ class RelayView(Protocol):
     @property
     def consumers(self) -> Consumers:
         """Who is served."""
+
+    @property
+    def leaks(self) -> LeakTrace:
+        """What is traced for LEAK_TRACE."""
 
     def hosts(self) -> Sequence[HostView]:
         """All hosts by id, from memory."""

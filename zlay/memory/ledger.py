@@ -1,21 +1,27 @@
 """Where the process's memory is, each figure from its own source; the remainder is what no source claims.
 
 All in bytes. Reading it costs some milliseconds of kernel time (smaps_rollup): not more than once a second. Any thread.
+`_peaks_lock` guards the peaks by tag: the allocator itself keeps none, so they are what `sample` has seen.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
-from zlay._fast import mem
-from zlay.memory import libc
+from zlay._fast import mem, pool
+from zlay.memory import allocator, libc
 
-__all__ = ["measure", "rss_bytes", "smaps"]
+__all__ = ["measure", "report", "rss_bytes", "sample", "smaps"]
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 KIB = 1024
+
+_peaks_lock = threading.Lock()
+_peaks: dict[str, int] = {}
 
 
 def rss_bytes() -> int:
@@ -63,4 +69,43 @@ def measure() -> dict[str, int]:
         "libc_mapped": arenas.hblkhd,
         "interpreter_blocks": sys.getallocatedblocks(),
         **core,
+    }
+
+
+def sample() -> dict[str, tuple[int, int, int, int]]:
+    """C memory by tag: (live bytes, live allocations, ever made, most live bytes seen). Housekeeping calls it, too."""
+    usage = mem.usage()
+    with _peaks_lock:
+        for tag, (live, _, _) in usage.items():
+            _peaks[tag] = max(live, _peaks.get(tag, 0))
+        return {tag: (*figures, _peaks[tag]) for tag, figures in usage.items()}
+
+
+def report() -> dict[str, Any]:
+    """Where the resident memory is, part by part, and what no part claims; what C has asked for, by tag; all figures.
+
+    Each part is resident by its source: code and data of files, the main thread's stack, frames, and what libc's malloc
+    has in its arenas. The remainder is Python's objects, the stacks of the other threads, and what C has asked for in
+    large pieces, as far as it has been touched.
+    """
+    figures = measure()
+    arenas = figures["libc_arenas"]
+    parts = {
+        "files": figures["smaps_rss"] - figures["smaps_anonymous"],
+        "main_stack": figures["main_stack"],
+        "frame_pool": pool.resident_bytes(),
+        "libc_in_use": min(figures["libc_in_use"], arenas),
+        "libc_free": figures["libc_free"],
+    }
+    rss = figures["smaps_rss"] or figures["rss"]
+    return {
+        "allocator": allocator.running_on(),
+        "rss": rss,
+        "parts": parts,
+        "remainder": rss - sum(parts.values()),
+        "core": [
+            {"tag": tag, "live_bytes": live, "peak_bytes": peak, "live_count": count, "total_count": ever}
+            for tag, (live, count, ever, peak) in sample().items()
+        ],
+        "figures": figures,
     }

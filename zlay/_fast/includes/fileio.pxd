@@ -104,6 +104,7 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_NOSIGNAL
     const int MSG_TRUNC
     const int SOL_SOCKET
+    const int SHUT_RDWR
     const int SHUT_WR
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
