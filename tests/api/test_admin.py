@@ -198,7 +198,7 @@ def test_methods(internal: Client) -> None:
     """The wrong method is 405 with the right one, and an unknown path 404."""
     secret = {"Authorization": BEARER}
     told = internal.request("POST", "/admin/hosts", secret, b"{}")
-    assert (told.status, told.headers["allow"]) == (405, "GET")
+    assert (told.status, told.headers["allow"]) == (405, "GET, HEAD")
     assert internal.request("GET", "/admin/nothing", secret).status == 404
 
 

@@ -121,11 +121,32 @@ def test_get_latest_commit_before_the_first(public: Client) -> None:
 
 
 def test_get_repo_keeps_the_query(public: Client) -> None:
-    """getRepo's redirect keeps did and since, properly quoted, and nothing else (F8)."""
-    told = public.request("GET", f"{SYNC}getRepo?did={did(1)}&since=3jqf%26x%20y&other=z")
-    assert told.headers["location"] == f"http://{HOST_NAME}{SYNC}getRepo?did={did(1)}&since=3jqf%26x%20y"
+    """getRepo's redirect keeps did and since; a since that is no TID is 400 (F8)."""
+    told = ask(public, "getRepo", f"since={rev(1)}&did={did(1)}")
+    assert told.headers["location"] == f"http://{HOST_NAME}{SYNC}getRepo?did={did(1)}&since={rev(1)}"
     assert told.body == b""
+    for since in ("", "3jqf%26x", "x" * 13, rev(1) + "a", "3JQF" + rev(1)[4:]):
+        assert refused(ask(public, "getRepo", f"did={did(1)}&since={since}"), 400, "InvalidRequest")
     assert refused(ask(public, "getRepo", f"did={did(NO_HOST)}"), 404, "RepoNotFound")
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("listHosts", ""),
+        ("listRepos", ""),
+        ("getHostStatus", f"hostname={HOST_NAME}"),
+        ("getRepoStatus", f"did={did(1)}"),
+        ("getLatestCommit", f"did={did(1)}"),
+        ("getRepo", f"did={did(1)}"),
+    ],
+)
+def test_parameters_that_are_not_of_the_query(public: Client, name: str, query: str) -> None:
+    """A parameter that a query does not have, or one given twice, is 400 InvalidRequest (F)."""
+    assert ask(public, name, query).status in (200, 302)
+    twice = query or "limit=5"
+    for wrong in (f"{query}&other=z", f"{query}&=", f"{twice}&{twice}", f"{query}&LIMIT=5"):
+        assert refused(ask(public, name, wrong), 400, "InvalidRequest")
 
 
 @pytest.mark.parametrize("name", ["getRepoStatus", "getLatestCommit", "getRepo"])
@@ -209,17 +230,20 @@ def test_hosts_that_have_sent_something(live: LiveRelay, public: Client, pds: Fa
     silent = ask(public, "getHostStatus", f"hostname={HOST_NAME}").json
     assert "seq" not in silent
     assert silent["status"] in ("idle", "offline")
+    assert ask(public, "getHostStatus", f"hostname=http://{HOST_NAME}").json == silent
     assert refused(ask(public, "getHostStatus", "hostname=other.example.com"), 404, "HostNotFound")
+    for bad in ("a%20b", "a/b", "ftp://a.example.com", "", "a" * 400):
+        assert refused(ask(public, "getHostStatus", f"hostname={bad}"), 400, "InvalidRequest")
     assert refused(ask(public, "getHostStatus"), 400, "InvalidRequest")
 
 
 # --- requestCrawl ---
 
 
-def crawl(client: Client, hostname: object, **headers: str) -> Answer:
+def crawl(client: Client, hostname: object, name: str = "requestCrawl") -> Answer:
     """requestCrawl of a host."""
     body = json.dumps({"hostname": hostname}).encode()
-    return client.request("POST", SYNC + "requestCrawl", {"Content-Type": "application/json", **headers}, body)
+    return client.request("POST", SYNC + name, {"Content-Type": "application/json"}, body)
 
 
 def describe(request: Request, _connection: socket.socket) -> bytes:
@@ -230,12 +254,13 @@ def describe(request: Request, _connection: socket.socket) -> bytes:
 
 
 def test_request_crawl_adds_a_host_that_answers(live: LiveRelay, public: Client) -> None:
-    """A host that describes itself is added, and asking again is a no-op (E15)."""
+    """A host that describes itself is added, asking again is a no-op, notifyOfUpdate does the same (E15, F2)."""
     with FakeHttp(describe) as host:
         name = f"localhost:{host.port}"
         told = crawl(public, name)
         assert (told.status, told.body) == (200, b"{}")
         assert crawl(public, name).status == 200
+        assert crawl(public, name, "notifyOfUpdate").status == 200
         assert sum(one.path.endswith("describeServer") for one in host.requests) == 1
         view = live.relay.host(name)
         assert view is not None

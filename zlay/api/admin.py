@@ -9,14 +9,17 @@ import hmac
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from zlay.api import figures
+from zlay.api.arguments import account, fields_of, known_host, required, text_field
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.errors import HostRefused, StateError
 from zlay.hosts.limits import MOST as MOST_LIMIT
 from zlay.hosts.limits import Given
-from zlay.hosts.names import normalise_domain, normalise_hostname
-from zlay.identity.did import DidError, parse_did
+from zlay.hosts.names import normalise_domain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zlay.api.interface import HostView, RelayView
 
 __all__ = ["ADMIN", "authorize"]
@@ -53,24 +56,25 @@ def _host_json(host: HostView) -> dict[str, Any]:
     return out
 
 
-def _named(relay: RelayView, name: object) -> str:
-    """A known host's name as the registry has it. Raises XrpcError."""
-    if not isinstance(name, str) or not name:
-        raise XrpcError(400, "InvalidRequest", "hostname is required")
-    found = relay.host(name.lower())
-    if found is None:
-        with contextlib.suppress(HostRefused):
-            found = relay.host(normalise_hostname(name, allow_private=True)[0])
-    if found is None:
-        raise XrpcError(404, "HostNotFound", "this relay does not know the host")
-    return found.hostname
+def _named(relay: RelayView, body: dict[str, Any]) -> str:
+    """The name, as the registry has it, of the known host that a body names. Raises XrpcError."""
+    return known_host(relay, text_field(body, "hostname")).hostname
+
+
+@contextlib.contextmanager
+def _durably() -> Iterator[None]:
+    """What is done must be in the database: 503 where it is not certain to be."""
+    try:
+        yield
+    except StateError as exc:
+        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
 
 
 def hosts(relay: RelayView, request: Request) -> Response:
     """All hosts, or the one named by `hostname`."""
-    name = request.parameters().get("hostname")
-    if name is not None:
-        return _answer(relay.host(_named(relay, name)))
+    parameters = request.parameters("hostname")
+    if parameters:
+        return json_response(_host_json(known_host(relay, required(parameters, "hostname"))))
     found = relay.hosts()
     slowest = sorted((host for host in found if host.throttled_s), key=lambda host: -host.throttled_s)
     return json_response(
@@ -93,30 +97,28 @@ def _answer(host: HostView | None) -> Response:
 
 def change_limits(relay: RelayView, request: Request) -> Response:
     """Gives a host limits of its own: what is named is changed, null = by tier again, the rest stays."""
-    body = request.json_object()
-    name = _named(relay, body.pop("hostname", None))
-    known = {item.name for item in fields(Given)}
-    host = relay.host(name)
-    if host is None or not body or not body.keys() <= known | {"account_limit"}:
-        raise XrpcError(400, "InvalidRequest", f"one or more of account_limit, {', '.join(sorted(known))}")
+    limits = [item.name for item in fields(Given)]
+    body = fields_of(request, "hostname", "account_limit", *limits)
+    host = known_host(relay, text_field(body, "hostname"))
+    del body["hostname"]
+    if not body:
+        raise XrpcError(400, "InvalidRequest", f"one or more of account_limit, {', '.join(limits)}")
     account_limit = body.pop("account_limit", host.account_limit)
     if account_limit is not None and (type(account_limit) is not int or not 0 <= account_limit <= MOST_LIMIT):
         raise XrpcError(400, "InvalidRequest", "account_limit: a whole number, or null = by tier")
+    given = Given(**{**host.limits_given, **body})
     try:
-        return _answer(relay.change_limits(name, Given(**{**host.limits_given, **body}), account_limit))
+        with _durably():
+            return _answer(relay.change_limits(host.hostname, given, account_limit))
     except ValueError as exc:
         raise XrpcError(400, "InvalidRequest", str(exc)) from None
-    except StateError as exc:
-        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
 
 
 def reset_cursor(relay: RelayView, request: Request) -> Response:
     """Gives a host's cursor up: its stream ends, and it is dialled live."""
-    name = _named(relay, request.json_object().get("hostname"))
-    try:
+    name = _named(relay, fields_of(request, "hostname"))
+    with _durably():
         relay.reset_cursor(name)
-    except StateError as exc:
-        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
     return json_response({"hostname": name, "reset": True})
 
 
@@ -131,39 +133,35 @@ def unblock_host(relay: RelayView, request: Request) -> Response:
 
 
 def _ban(relay: RelayView, request: Request, *, banned: bool) -> Response:
-    name = _named(relay, request.json_object().get("hostname"))
-    try:
+    name = _named(relay, fields_of(request, "hostname"))
+    with _durably():
         return _answer(relay.ban_host(name, banned=banned))
-    except StateError as exc:
-        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
 
 
 def domains(relay: RelayView, request: Request) -> Response:
     """The banned domains."""
+    request.parameters()
     return json_response({"domains": relay.domain_bans()})
 
 
 def ban_domain(relay: RelayView, request: Request) -> Response:
     """`{"domain", "banned"}`: bans a domain with every host under it, or lifts that."""
-    body = request.json_object()
-    given, banned = body.get("domain"), body.get("banned", True)
-    if not isinstance(given, str) or not isinstance(banned, bool):
-        raise XrpcError(400, "InvalidRequest", "domain is required, banned is true or false")
+    body = fields_of(request, "domain", "banned")
+    banned = body.get("banned", True)
+    if not isinstance(banned, bool):
+        raise XrpcError(400, "InvalidRequest", "banned is true or false")
     try:
-        domain = normalise_domain(given)
-        concerned = relay.ban_domain(domain, banned=banned)
+        domain = normalise_domain(text_field(body, "domain"))
     except HostRefused as exc:
         raise XrpcError(400, "InvalidRequest", str(exc)) from None
-    except StateError as exc:
-        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
+    with _durably():
+        concerned = relay.ban_domain(domain, banned=banned)
     return json_response({"domain": domain, "banned": banned, "hosts": concerned})
 
 
 def add_host(relay: RelayView, request: Request) -> Response:
     """Adds a host as requestCrawl does, without its limits per address and day."""
-    hostname = request.json_object().get("hostname")
-    if not isinstance(hostname, str) or not hostname:
-        raise XrpcError(400, "InvalidRequest", "hostname is required")
+    hostname = text_field(fields_of(request, "hostname"), "hostname")
     try:
         relay.request_crawl(hostname, None)
     except HostRefused as exc:
@@ -182,17 +180,9 @@ def unban_repo(relay: RelayView, request: Request) -> Response:
 
 
 def _takedown(relay: RelayView, request: Request, *, down: bool) -> Response:
-    did = request.json_object().get("did")
-    if not isinstance(did, str):
-        raise XrpcError(400, "InvalidRequest", "did is required")
-    try:
-        parse_did(did, allow_private=True)
-    except DidError as exc:
-        raise XrpcError(400, "InvalidRequest", f"did: {exc}") from None
-    try:
+    did = account(text_field(fields_of(request, "did"), "did"))
+    with _durably():
         after = relay.set_takedown(did, down=down)
-    except StateError as exc:
-        raise XrpcError(503, "ServiceUnavailable", str(exc)) from None
     if after is None:
         raise XrpcError(404, "RepoNotFound", "this relay does not know the account")
     return json_response({"did": did, "active": after.active, "status": after.status, "seq": after.seq})
@@ -215,5 +205,9 @@ ADMIN = {
     ("POST", "/admin/domains"): ban_domain,
     ("POST", "/admin/repo/ban"): ban_repo,
     ("POST", "/admin/repo/unban"): unban_repo,
+    ("GET", "/admin/consumers"): figures.consumers,
+    ("POST", "/admin/consumers/disconnect"): figures.disconnect,
+    ("GET", "/admin/memory"): figures.memory,
+    ("GET", "/admin/leaks"): figures.leaks,
     ("POST", "/admin/shutdown"): shutdown,
 }

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 __all__ = ["Request", "Response", "XrpcError", "error_response", "json_response"]
 
 MAX_PARAMETERS = 64  # no endpoint has more than a handful
+MAX_NAME_SHOWN = 40  # characters of an unknown one in the error
 
 
 class XrpcError(Exception):
@@ -35,8 +36,8 @@ class Request:
     address: str
     is_internal: bool  # came in on the metrics port
 
-    def parameters(self) -> dict[str, str]:
-        """The query's parameters; the first of each name counts. Raises XrpcError (InvalidRequest)."""
+    def parameters(self, *known: str) -> dict[str, str]:
+        """The query's parameters: of these names, each once at most. Raises XrpcError (InvalidRequest)."""
         try:
             pairs = parse_qsl(
                 self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, encoding="utf-8", errors="strict"
@@ -45,7 +46,12 @@ class Request:
             raise XrpcError(400, "InvalidRequest", "the query cannot be read") from None
         out: dict[str, str] = {}
         for name, value in pairs:
-            out.setdefault(name, value)
+            if name not in known:
+                takes = ", ".join(known) or "no parameters"
+                raise XrpcError(400, "InvalidRequest", f"{name[:MAX_NAME_SHOWN]!r} is no parameter: {takes}")
+            if name in out:
+                raise XrpcError(400, "InvalidRequest", f"{name} is given twice")
+            out[name] = value
         return out
 
     def json_object(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from importlib.resources import files
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from zlay.firehose.cursor import BadCursor, parse_cursor
 from zlay.shared import look_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from zlay.api.connection import Upgrade
     from zlay.api.interface import RelayView
 
@@ -31,14 +34,18 @@ __all__ = ["RelayRouter"]
 
 log = logs.get("http")
 
-FIREHOSE = "/xrpc/com.atproto.sync.subscribeRepos"
+XRPC, ADMIN = "/xrpc/", "/admin/"
+FIREHOSE = XRPC + "com.atproto.sync.subscribeRepos"
+HEALTH = (XRPC + "_health", "/_health", "/_healthz")
+READS = ("GET", "HEAD")
 PROCEDURES_AT_ONCE, PROCEDURE_INTERVAL_S = 60, 5.0  # an operator's hundred PDSes call every 20 min from one address
 TEXT = "text/plain; charset=utf-8"
 RETRY = ("Retry-After", "30")
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
+OPENAPI = files("zlay.api").joinpath("openapi.json").read_bytes()  # docs/openapi.json is a link to it
 ROOT_TEXT = (
     f"zlay {__version__}: an AT Protocol relay.\n\nThe firehose is at {FIREHOSE}.\n"
-    "Most of the XRPC endpoints are under /xrpc/com.atproto.sync.\n"
+    "Most of the XRPC endpoints are under /xrpc/com.atproto.sync. All of them are described at /openapi.json.\n"
 )
 
 
@@ -49,45 +56,67 @@ class RelayRouter:
         self._relay = relay
         self._password = password
         self._procedures = AddressLimit(PROCEDURES_AT_ONCE, PROCEDURE_INTERVAL_S)
+        self._instant: Mapping[str, Callable[[], Response]] = {
+            **dict.fromkeys(HEALTH, self._health),
+            "/_readyz": self._readiness,
+        }
+        self._pages: Mapping[str, Callable[[], Response]] = {"/": _root, "/openapi.json": _description}
+        self._figures: Mapping[str, Callable[[], Response]] = {"/metrics": self._metrics, "/_stats": self._stats}
+
+    def routes(self, *, is_internal: bool) -> set[tuple[str, str]]:
+        """(method, path) of all that one port offers, but for HEAD, which goes with each GET, and OPTIONS."""
+        pages = {*self._instant, *self._pages, *(self._figures if is_internal else ())}
+        return {
+            ("GET", FIREHOSE),
+            *(("GET", path) for path in pages),
+            *(("GET", XRPC + nsid) for nsid in xrpc.QUERIES),
+            *(("POST", XRPC + nsid) for nsid in xrpc.PROCEDURES),
+            *(admin.ADMIN if is_internal else ()),
+        }
 
     def instant(self, request: Request) -> Response | None:
         """Health and what needs no handler: from counters, in the epoll thread."""
         if request.method == "OPTIONS":
             return _preflight()
-        reads = request.method in ("GET", "HEAD")
-        if request.path in ("/xrpc/_health", "/_health", "/_healthz"):
-            if not reads:
-                return _not_allowed("GET, HEAD")
-            if self._relay.alive():
-                return json_response({"version": __version__, "status": "ok"})
-            return json_response({"version": __version__, "status": "failing"}, 503)
-        if request.path == "/_readyz" and reads:
-            reasons = self._relay.readiness()
-            return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
-        return None
+        page = look_up(self._instant, request.path)
+        return None if page is None else _page(page, request)
 
     def handle(self, request: Request) -> Response:
         """Everything else. Raises XrpcError."""
-        path, method = request.path, request.method
+        path = request.path
         self._refuse_while_starting()
-        if path.startswith("/xrpc/"):
-            return self._xrpc(request, path.removeprefix("/xrpc/"))
-        if request.is_internal:
-            found = self._internal(request)
-            if found is not None:
-                return found
-        if path == "/" and method in ("GET", "HEAD"):
-            return Response(200, ROOT_TEXT.encode(), TEXT)
-        return error_response(404, "NotFound", "no such page")
+        if path.startswith(XRPC):
+            return self._xrpc(request, path.removeprefix(XRPC))
+        if path.startswith(ADMIN) and request.is_internal:
+            return self._admin(request)
+        page = look_up(self._pages, path)
+        if page is None and request.is_internal:
+            page = look_up(self._figures, path)
+        return error_response(404, "NotFound", "no such page") if page is None else _page(page, request)
 
     def _refuse_while_starting(self) -> None:
         if not self._relay.is_open:
             raise XrpcError(503, "ServiceUnavailable", "the relay is starting", (("Retry-After", "5"),))
 
+    def _health(self) -> Response:
+        if self._relay.alive():
+            return json_response({"version": __version__, "status": "ok"})
+        return json_response({"version": __version__, "status": "failing"}, 503)
+
+    def _readiness(self) -> Response:
+        reasons = self._relay.readiness()
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    def _metrics(self) -> Response:
+        return Response(200, self._relay.metrics(), METRICS)
+
+    def _stats(self) -> Response:
+        return json_response(self._relay.stats())
+
     def _xrpc(self, request: Request, nsid: str) -> Response:
         if nsid in xrpc.QUERIES:
-            if request.method not in ("GET", "HEAD"):
-                return _not_allowed("GET, HEAD")
+            if request.method not in READS:
+                return _not_allowed("GET")
             return xrpc.QUERIES[nsid](self._relay, request)
         if nsid in xrpc.PROCEDURES:
             if request.method != "POST":
@@ -95,7 +124,7 @@ class RelayRouter:
             self._admit_procedure(request)
             return xrpc.PROCEDURES[nsid](self._relay, request)
         if request.path == FIREHOSE:
-            if request.method != "GET":
+            if request.method not in READS:
                 return _not_allowed("GET")
             return error_response(426, "UpgradeRequired", "this endpoint speaks WebSocket", _UPGRADE)
         return error_response(501, "MethodNotImplemented", "this relay does not offer the method")
@@ -110,21 +139,15 @@ class RelayRouter:
                 429, "RateLimitExceeded", "too many requests from this address", (("Retry-After", str(ceil(wait_s))),)
             )
 
-    def _internal(self, request: Request) -> Response | None:
-        path, method = request.path, request.method
-        if path.startswith("/admin/"):
-            admin.authorize(request, self._password)
-            handler = look_up(admin.ADMIN, (method, path))
-            if handler is not None:
-                return handler(self._relay, request)
-            allowed = [m for m, p in admin.ADMIN if p == path]
-            return _not_allowed(", ".join(allowed)) if allowed else None
-        if method in ("GET", "HEAD"):
-            if path == "/metrics":
-                return Response(200, self._relay.metrics(), METRICS)
-            if path == "/_stats":
-                return json_response(self._relay.stats())
-        return None
+    def _admin(self, request: Request) -> Response:
+        """The password first: who has none learns nothing of what is there."""
+        admin.authorize(request, self._password)
+        method = "GET" if request.method == "HEAD" else request.method
+        handler = look_up(admin.ADMIN, (method, request.path))
+        if handler is not None:
+            return handler(self._relay, request)
+        allowed = [method for method, path in admin.ADMIN if path == request.path]
+        return _not_allowed(*allowed) if allowed else error_response(404, "NotFound", "no such page")
 
     def subscribe(self, upgrade: Upgrade, sock: socket.socket) -> Response | None:
         """A1, A2: the upgrade's answer, then the socket goes to its consumer."""
@@ -149,7 +172,13 @@ class RelayRouter:
             raise XrpcError(400, "InvalidRequest", "the client does not read")
         fd = sock.detach()
         try:
-            self._relay.consumers.accept(fd, request.address, cursor, upgrade.leftover)
+            self._relay.consumers.accept(
+                fd,
+                request.address,
+                cursor,
+                upgrade.leftover,
+                user_agent=look_up(request.headers, "user-agent"),
+            )
         except (OSError, RuntimeError) as exc:
             self._relay.consumers.release(request.address)
             os.close(fd)
@@ -182,7 +211,21 @@ def _accept(upgrade: Upgrade) -> bytes:
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
-def _not_allowed(allowed: str) -> Response:
+def _page(answer: Callable[[], Response], request: Request) -> Response:
+    return answer() if request.method in READS else _not_allowed("GET")
+
+
+def _root() -> Response:
+    return Response(200, ROOT_TEXT.encode(), TEXT)
+
+
+def _description() -> Response:
+    return Response(200, OPENAPI)
+
+
+def _not_allowed(*methods: str) -> Response:
+    """405 with what is: HEAD goes with GET."""
+    allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in methods)
     return error_response(405, "MethodNotAllowed", f"allowed: {allowed}", (("Allow", allowed),))
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from zlay._fast import verdicts
+from zlay.api.arguments import MAX_DIGITS, account, known_host, required, revision, text_field, whole_number
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.errors import HostRefused, StateError
 from zlay.firehose.dag_json import cid_text
-from zlay.identity.did import DidError, parse_did
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,8 @@ __all__ = ["PROCEDURES", "QUERIES"]
 
 LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST = 200, 1000  # F3
 LIST_REPOS_DEFAULT, LIST_REPOS_MOST = 500, 1000  # F5
+MOST_CURSOR = 10**MAX_DIGITS - 1  # of those that this server gives; opaque to whoever asks
 LIST_REPOS_READS = 20  # of the table for one page: where most accounts are inactive a page may have less than its limit
-MAX_DIGITS = 18  # of a number in a query: within 64 bits
 
 _ACTIVE = {"active", "desynchronized", "throttled"}  # E8: statuses that go with active = true
 _REFUSALS = {  # F7: what an inactive account's status is called as an error
@@ -36,38 +36,6 @@ _REFUSALS = {  # F7: what an inactive account's status is called as an error
     "deactivated": ("RepoDeactivated", "the account is deactivated"),
     "deleted": ("RepoDeleted", "the account is deleted"),
 }
-
-
-def _limit(parameters: dict[str, str], default: int, most: int) -> int:
-    text = parameters.get("limit")
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS or not 1 <= int(text) <= most:
-        raise XrpcError(400, "InvalidRequest", f"limit: a whole number from 1 to {most}")
-    return int(text)
-
-
-def _number_cursor(parameters: dict[str, str]) -> int:
-    text = parameters.get("cursor") or "0"
-    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
-        raise XrpcError(400, "InvalidRequest", "cursor: not one that this server gave")
-    return int(text)
-
-
-def _required(parameters: dict[str, str], name: str) -> str:
-    value = parameters.get(name)
-    if not value:
-        raise XrpcError(400, "InvalidRequest", f"{name} is required")
-    return value
-
-
-def _did(parameters: dict[str, str]) -> str:
-    did = _required(parameters, "did")
-    try:
-        parse_did(did, allow_private=True)
-    except DidError as exc:
-        raise XrpcError(400, "InvalidRequest", f"did: {exc}") from None
-    return did
 
 
 # --- hosts ---
@@ -82,11 +50,18 @@ def _host_json(host: HostView) -> dict[str, Any]:
     return out
 
 
+def _page(request: Request, default: int, most: int) -> tuple[int, int]:
+    """(limit, after) of a query that goes by pages (F12): an empty cursor is none."""
+    parameters = request.parameters("limit", "cursor")
+    if parameters.get("cursor") == "":
+        del parameters["cursor"]
+    limit = whole_number(parameters, "limit", default, 1, most)
+    return limit, whole_number(parameters, "cursor", 0, 0, MOST_CURSOR)
+
+
 def list_hosts(relay: RelayView, request: Request) -> Response:
     """F3: hosts that have sent something, oldest first; the cursor is the last one's id."""
-    parameters = request.parameters()
-    limit = _limit(parameters, LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST)
-    after = _number_cursor(parameters)
+    limit, after = _page(request, LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST)
     found = [host for host in relay.hosts() if host.id > after and host.last_seq is not None]
     out: dict[str, Any] = {"hosts": [_host_json(host) for host in found[:limit]]}
     if len(found) > limit:
@@ -96,22 +71,17 @@ def list_hosts(relay: RelayView, request: Request) -> Response:
 
 def get_host_status(relay: RelayView, request: Request) -> Response:
     """F4."""
-    host = relay.host(_required(request.parameters(), "hostname").lower())
-    if host is None:
-        raise XrpcError(404, "HostNotFound", "this relay does not know the host")
-    return json_response(_host_json(host))
+    return json_response(_host_json(known_host(relay, required(request.parameters("hostname"), "hostname"))))
 
 
 def request_crawl(relay: RelayView, request: Request) -> Response:
     """F2, E15: adds a host after checking it, or wakes an idle one."""
-    hostname = request.json_object().get("hostname")
-    if not isinstance(hostname, str) or not hostname:
-        raise XrpcError(400, "InvalidRequest", "hostname is required")
+    hostname = text_field(request.json_object(), "hostname")
     try:
         relay.request_crawl(hostname, request.address)
     except HostRefused as exc:
         raise XrpcError(exc.status, exc.error, str(exc)) from None
-    return Response(200, b"{}")
+    return json_response({})
 
 
 # --- accounts ---
@@ -134,6 +104,10 @@ def _status_json(did: str, upstream: int, local: int, *, desynchronized: bool, r
     if active and rev is not None:
         out["rev"] = rev
     return out
+
+
+def _did(request: Request) -> str:
+    return account(required(request.parameters("did"), "did"))
 
 
 def _read[T](query: Callable[[], T]) -> T:
@@ -162,9 +136,7 @@ def _active_account(relay: RelayView, did: str) -> AccountRow:
 
 def list_repos(relay: RelayView, request: Request) -> Response:
     """F5: active accounts whose repository state is known, in the order first seen; the cursor is a row's number."""
-    parameters = request.parameters()
-    limit = _limit(parameters, LIST_REPOS_DEFAULT, LIST_REPOS_MOST)
-    after = _number_cursor(parameters)
+    limit, after = _page(request, LIST_REPOS_DEFAULT, LIST_REPOS_MOST)
     repos: list[dict[str, Any]] = []
     more = True
     for _ in range(LIST_REPOS_READS):
@@ -190,7 +162,7 @@ def list_repos(relay: RelayView, request: Request) -> Response:
 
 def get_repo_status(relay: RelayView, request: Request) -> Response:
     """F6."""
-    did = _did(request.parameters())
+    did = _did(request)
     row = _account(relay, did)
     return json_response(
         _status_json(did, row.upstream_status, row.local_status, desynchronized=row.desynchronized, rev=row.rev)
@@ -199,7 +171,7 @@ def get_repo_status(relay: RelayView, request: Request) -> Response:
 
 def get_latest_commit(relay: RelayView, request: Request) -> Response:
     """F7."""
-    row = _active_account(relay, _did(request.parameters()))
+    row = _active_account(relay, _did(request))
     if row.rev is None or row.head is None:
         raise XrpcError(404, "RepoNotSynchronized", "this relay has seen no commit of the account yet")
     return json_response({"cid": cid_text(row.head), "rev": row.rev})
@@ -207,13 +179,15 @@ def get_latest_commit(relay: RelayView, request: Request) -> Response:
 
 def get_repo(relay: RelayView, request: Request) -> Response:
     """F8: sends the asker to the account's PDS, with its own query; inactive accounts are errors."""
-    parameters = request.parameters()
-    row = _active_account(relay, _did(parameters))
+    parameters = request.parameters("did", "since")
+    did = account(required(parameters, "did"))
+    since = revision(parameters, "since")
+    row = _active_account(relay, did)
     host = relay.host_name(row.host_id)
     if host is None:
         raise XrpcError(404, "RepoNotFound", "the account's host is not known any more")
     name, no_tls = host
-    query = "&".join(f"{key}={quote(value, safe=':')}" for key, value in parameters.items() if key in ("did", "since"))
+    query = f"did={quote(did, safe=':')}" + (f"&since={since}" if since else "")
     scheme = "http" if no_tls else "https"
     location = f"{scheme}://{name}/xrpc/com.atproto.sync.getRepo?{query}"
     return Response(302, b"", "text/plain; charset=utf-8", (("Location", location),))
@@ -227,4 +201,8 @@ QUERIES = {
     "com.atproto.sync.getLatestCommit": get_latest_commit,
     "com.atproto.sync.getRepo": get_repo,
 }
-PROCEDURES = {"com.atproto.sync.requestCrawl": request_crawl}
+PROCEDURES = {
+    "com.atproto.sync.requestCrawl": request_crawl,
+    # Deprecated, and what it asks is the same: older hosts say so that they have something new (F2).
+    "com.atproto.sync.notifyOfUpdate": request_crawl,
+}
