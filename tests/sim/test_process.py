@@ -19,12 +19,13 @@ import pytest
 from tests.reference.car_ref import read_car
 from tests.reference.drisl_ref import Cid, encode
 from tests.reference.ecdsa_ref import verify
+from zlay.sim.dead import KINDS, dead_among
 from zlay.sim.ledger import Event, Ledger, message_of
 from zlay.sim.pace import read_notes
 from zlay.sim.process import SimProcess, SimStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TIMEOUT_S = 30.0
@@ -314,6 +315,65 @@ def test_hosts_with_addresses_of_their_own() -> None:
         process.wait_generated(20, TIMEOUT_S)
         with Wire(process.hosts[0], 0) as wire:
             assert wire.frame() == events_of(process)[0].frame
+
+
+def test_dead_hosts_are_named_and_cannot_be_reached() -> None:
+    """Of the hosts that upstream names, --dead refuse, take a connection and are silent, or do not answer a SYN."""
+    flags = ("--hosts", "8", "--accounts", "8", "--dead", "4", "--events", "20")
+    with SimProcess(*flags) as process, ExitStack() as stack:
+        found = []
+        for number, host in enumerate(process.hosts):
+            if number not in dead_among(8, 4):
+                stack.enter_context(Wire(host))
+                continue
+            name, port = host.split(":")
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(0.3)  # a loopback that answers takes microseconds
+            try:
+                sock.connect((name, int(port)))
+                sock.sendall(UPGRADE.format(query="", host=host).encode())
+                assert sock.recv(1) == b"", "a dead host speaks"
+            except ConnectionRefusedError:
+                found.append("refuses")
+            except TimeoutError:
+                found.append("takes_and_is_silent" if is_connected(sock) else "drops_syn")
+        assert tuple(found) == KINDS
+        process.wait_generated(20, TIMEOUT_S)  # it waits for the living ones alone
+        names = get(process.upstream + "/xrpc/com.atproto.sync.listHosts")["hosts"]
+        assert [one["hostname"] for one in names] == process.hosts
+        stats = process.stats()
+        assert (stats["dead_hosts"], stats["subscribed_hosts"], stats["upstream_requests"]) == (4, 4, 1)
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Whether the handshake of TCP is through."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def test_round_trips_take_as_long_as_told() -> None:
+    """With --rtt-ms an answer comes after DNS's and TCP's round trips and its own; the control port has no delay."""
+    rtt_s = 0.1
+    flags = ("--hosts", "1", "--accounts", "1", "--events", "3", "--rtt-ms", str(rtt_s * 1000))
+    with SimProcess(*flags) as process:
+        began = time.monotonic()
+        with Wire(process.hosts[0]) as wire:
+            assert time.monotonic() - began >= 3 * rtt_s
+            assert wire.frames(3) == [event.frame for event in events_of(process)]
+        began = time.monotonic()
+        assert get(process.plc + "/_health")
+        assert time.monotonic() - began >= 3 * rtt_s
+        assert min(duration_of(process.stats) for _ in range(20)) < rtt_s
+
+
+def duration_of(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
 
 
 def test_bad_flags_and_taken_ports_are_clear_errors(sim: SimProcess) -> None:

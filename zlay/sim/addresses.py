@@ -1,4 +1,4 @@
-"""Where the simulated network listens: a port for each host, or a loopback address for each."""
+"""Where the simulated network listens: a port for each host, or a loopback address for each; dead ones do not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import resource
 import socket
 from typing import TYPE_CHECKING
 
+from zlay.sim.dead import KINDS, DeadHost, dead_among
 from zlay.sim.settings import SettingError, Settings
 from zlay.sim.tls import NAMES_PER_CERTIFICATE, Authority
 
@@ -36,7 +37,8 @@ def _loopback(index: int) -> str:
 
 
 class Addresses:
-    """All listening sockets. `hosts`: name and URL of each host as DID documents say them; `tls`: how it is served."""
+    """All listening sockets. `hosts`: name and URL of each host as DID documents say them; `tls`: how it is served;
+    `host_sockets`: where it listens, None for those that are dead."""
 
     def __init__(self, server: Server, settings: Settings) -> None:
         _raise_descriptor_limit(settings.hosts)
@@ -44,7 +46,8 @@ class Addresses:
         self._settings = settings
         self._next_port = settings.port
         self.hosts: list[tuple[str, str]] = []
-        self.host_sockets: list[socket.socket] = []
+        self.host_sockets: list[socket.socket | None] = []
+        self._dead: dict[int, DeadHost | None] = dict.fromkeys(dead_among(settings.hosts, settings.dead))
         self.tls: list[ssl.SSLContext | None] = []
         self._authority = Authority() if settings.tls else None
         self._context: ssl.SSLContext | None = None
@@ -55,22 +58,31 @@ class Addresses:
         self.control_socket = self._listen()
 
     def _listen(self) -> socket.socket:
-        """A socket on the common address: the next port in a row, or any where no port was set."""
+        """A socket on the common address."""
+        return self._server.listen(self._settings.address, self._take_port())
+
+    def _take_port(self) -> int:
+        """The next one in a row; 0, which is any, where no port was set."""
         port = self._next_port
         self._next_port += 1 if port else 0
-        return self._server.listen(self._settings.address, port)
+        return port
 
     def _add_host(self, index: int) -> None:
-        if self._settings.spread:
-            name = _loopback(index)
-            sock = self._server.listen(name, SPREAD_PORT)
+        spread = self._settings.spread
+        name = _loopback(index) if spread else self._settings.host_name
+        sock: socket.socket | None = None
+        if index in self._dead:
+            address, port = (name, SPREAD_PORT) if spread else (self._settings.address, self._take_port())
+            host = DeadHost(address, port, KINDS[sum(one is not None for one in self._dead.values()) % len(KINDS)])
+            self._dead[index] = host
+            port = host.address[1]
         else:
-            name = self._settings.host_name
-            sock = self._listen()
+            sock = self._server.listen(name, SPREAD_PORT) if spread else self._listen()
+            port = sock.getsockname()[1]
         if self._authority is not None and index % NAMES_PER_CERTIFICATE == 0:
             self._context = self._certify(index, name)
         self.tls.append(self._context)
-        name = f"{name}:{sock.getsockname()[1]}"
+        name = f"{name}:{port}"
         self.host_sockets.append(sock)
         self.hosts.append((name, f"{'http' if self._context is None else 'https'}://{name}"))
 
@@ -83,7 +95,10 @@ class Addresses:
         return self._authority.context([("IP", _loopback(index + more)) for more in range(count)])
 
     def close(self) -> None:
-        """Removes the authority, if there is one."""
+        """Ends the dead hosts, and removes the authority, if there is one."""
+        for host in self._dead.values():
+            if host is not None:
+                host.close()
         if self._authority is not None:
             self._authority.close()
 

@@ -78,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--spread", action="store_true", help="a loopback address for each host (127.1.0.1:2583 ...) in place of a port"
     )
+    add("--rtt-ms", type=float, default=0.0, help="every round trip takes so much longer, those of a dial too")
+    add("--dead", type=int, default=0, help="so many of the hosts refuse connections, or are silent")
     add("--tls", action="store_true", help="hosts speak wss:// and https://; `ca` of the first line: whom to trust")
     add(
         "--ledger",

@@ -123,6 +123,7 @@ class PdsSite:
         self.host = host
         self.network = network
         self.source: Source | None = source
+        self.requests = 0  # those that are no subscriptions
         self._routes: dict[str, Callable[[Request], Response]] = {
             f"{_XRPC}server.describeServer": self._describe_server,
             f"{_XRPC}sync.listRepos": self._list_repos,
@@ -134,6 +135,7 @@ class PdsSite:
 
     def answer(self, request: Request) -> Response:
         """Answers a query."""
+        self.requests += 1
         route = self._routes.get(request.path)
         if route is None:
             return error_response(501, "MethodNotImplemented", request.path)
@@ -206,9 +208,11 @@ class UpstreamSite:
 
     def __init__(self, names: Callable[[], list[dict[str, object]]]) -> None:
         self._hosts = names
+        self.requests = 0
 
     def answer(self, request: Request) -> Response:
         """listHosts; /xrpc/_health."""
+        self.requests += 1
         if request.path == "/xrpc/_health":
             return json_response({"version": "zlay-sim"})
         if request.path != f"{_XRPC}sync.listHosts":

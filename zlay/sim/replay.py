@@ -61,10 +61,12 @@ class Replay:
         self._directory = DirectorySite(self._recording.directory([url for _, url in self.addresses.hosts]))
         addresses = self.addresses
         places = zip(self.sources, addresses.host_sockets, addresses.hosts, addresses.tls, strict=True)
+        rtt_s = settings.rtt_ms / 1000
         for source, sock, (name, _), context in places:
-            self.server.serve(sock, RecordedSite(name, source), context)
-        self.server.serve(self.addresses.plc_socket, self._directory)
-        self.server.serve(self.addresses.upstream_socket, UpstreamSite(self._host_list))
+            if sock is not None:
+                self.server.serve(sock, RecordedSite(name, source), context, rtt_s=rtt_s)
+        self.server.serve(self.addresses.plc_socket, self._directory, rtt_s=rtt_s)
+        self.server.serve(self.addresses.upstream_socket, UpstreamSite(self._host_list), rtt_s=rtt_s)
         self.server.serve(self.addresses.control_socket, ControlSite(self, self._directory))
         self.server.on_tick = self._tick
         self.server.on_subscriber = self._subscriber_changed
@@ -85,7 +87,7 @@ class Replay:
 
     def _tick(self, now: float) -> float:
         if self._state == "waiting":
-            wanted = self._settings.start_hosts or len(self.sources)
+            wanted = self._settings.start_hosts or len(self.sources) - self._settings.dead
             if self._settings.start == "now" or sum(source.subscribed for source in self.sources) >= wanted:
                 self.resume()
         if self._pace is None or self._state != "running":

@@ -4,6 +4,10 @@ Strategy: listeners, HTTP connections and subscribers hang in one table by file 
 events that are due, writes the ledger, then lets the subscribers of the hosts that have spoken send. Delayed answers
 and stalled subscribers stand in a heap of timers.
 
+Round trips: the kernel connects over loopback at once, so the time that a server of `rtt_s` adds is taken before the
+first byte of a connection is looked at: DIAL_ROUND_TRIPS for looking the name up and for TCP's handshake, one more for
+that of TLS 1.3; and one before each answer. Events come without it, as a steady delay shows nowhere.
+
 Promises: at most a few frames' worth of memory for each subscriber however slow it is; `run` returns when `stop` is
 called (from a signal handler too).
 Assumes: everything here runs on the thread that calls `run`, except `stop`.
@@ -15,7 +19,8 @@ import heapq
 import select
 import socket
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from zlay.sim.http import BadRequest, Request, Response, error_response, parse, reply
 from zlay.sim.subscriber import Subscriber, handshake
@@ -32,6 +37,8 @@ __all__ = ["Server"]
 RECV_BYTES = 65_536
 BACKLOG = 512
 IDLE_POLL_S = 0.2  # how soon a stop is seen when nothing happens
+DIAL_ROUND_TRIPS = 2  # a question for the name, then SYN and its answer
+TLS_ROUND_TRIPS = 1  # ClientHello and all that answers it; what the client says last goes with its request
 MAX_INPUT = 2_000_000  # of one HTTP connection that has not been answered
 _SUBSCRIBE = "/xrpc/com.atproto.sync.subscribeRepos"
 
@@ -39,16 +46,26 @@ _SUBSCRIBE = "/xrpc/com.atproto.sync.subscribeRepos"
 class _Connection:
     """One accepted socket. HTTP until `subscriber` is set. `waiting`: an answer is being held back."""
 
-    __slots__ = ("interest", "output", "received", "site", "sock", "subscriber", "waiting")
+    __slots__ = ("interest", "output", "received", "rtt_s", "site", "sock", "subscriber", "waiting")
 
-    def __init__(self, sock: socket.socket | TlsSocket, site: Site) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, site: Site, rtt_s: float) -> None:
         self.sock = sock
         self.site = site
+        self.rtt_s = rtt_s
         self.received = b""
         self.output = b""
         self.subscriber: Subscriber | None = None
         self.waiting = False
-        self.interest = select.EPOLLIN
+        self.interest = 0 if rtt_s else select.EPOLLIN  # the dial's first round trips pass unheard
+
+
+class _Listener(NamedTuple):
+    """Where connections come in for a site."""
+
+    sock: socket.socket
+    site: Site
+    context: ssl.SSLContext | None
+    rtt_s: float
 
 
 class Server:
@@ -56,7 +73,7 @@ class Server:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._listeners: dict[int, tuple[socket.socket, Site, ssl.SSLContext | None]] = {}
+        self._listeners: dict[int, _Listener] = {}
         self._connections: dict[int, _Connection] = {}
         self._by_subscriber: dict[Subscriber, _Connection] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -78,9 +95,11 @@ class Server:
         sock.setblocking(False)
         return sock
 
-    def serve(self, sock: socket.socket, site: Site, context: ssl.SSLContext | None = None) -> None:
-        """Starts to accept connections for a site; with a context they speak TLS."""
-        self._listeners[sock.fileno()] = (sock, site, context)
+    def serve(
+        self, sock: socket.socket, site: Site, context: ssl.SSLContext | None = None, *, rtt_s: float = 0.0
+    ) -> None:
+        """Starts to accept connections for a site; with a context they speak TLS. `rtt_s`: see the module's head."""
+        self._listeners[sock.fileno()] = _Listener(sock, site, context, rtt_s)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def stop(self) -> None:
@@ -100,8 +119,8 @@ class Server:
         finally:
             for connection in list(self._connections.values()):
                 self._close(connection)
-            for sock, _, _ in self._listeners.values():
-                sock.close()
+            for listener in self._listeners.values():
+                listener.sock.close()
             self._epoll.close()
 
     def _round(self) -> None:
@@ -119,20 +138,29 @@ class Server:
                 self._ready(connection, events)
 
     def _accept(self, fd: int) -> None:
-        entry = self._listeners.get(fd)
-        if entry is None:  # closed earlier in this round
+        listener = self._listeners.get(fd)
+        if listener is None:  # closed earlier in this round
             return
-        listener, site, context = entry
+        context = listener.context
         while True:
             try:
-                sock, _ = listener.accept()
+                sock, _ = listener.sock.accept()
             except OSError:  # nothing more, or gone again
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(sock if context is None else TlsSocket(sock, context), site)
-            self._connections[connection.sock.fileno()] = connection
-            self._epoll.register(connection.sock.fileno(), select.EPOLLIN)
+            wire = sock if context is None else TlsSocket(sock, context)
+            connection = _Connection(wire, listener.site, listener.rtt_s)
+            self._connections[wire.fileno()] = connection
+            self._epoll.register(wire.fileno(), connection.interest)
+            if listener.rtt_s:
+                trips = DIAL_ROUND_TRIPS + (0 if context is None else TLS_ROUND_TRIPS)
+                self.after(trips * listener.rtt_s, partial(self._hear, connection))
+
+    def _hear(self, connection: _Connection) -> None:
+        """The round trips of the dial are over."""
+        if connection.sock.fileno() >= 0:
+            self._want(connection, False)
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()
@@ -190,7 +218,7 @@ class Server:
             raw = connection.received[: request.size]
             connection.received = connection.received[request.size :]
             if request.upgrade:
-                return self._upgrade(connection, request, raw)
+                return self._later(connection, partial(self._upgrade, connection, request, raw), connection.rtt_s)
             response = connection.site.answer(request)
             if request.path == _SUBSCRIBE and connection.site.source is not None:
                 response = error_response(426, "UpgradeRequired", "this is a WebSocket endpoint")
@@ -201,22 +229,31 @@ class Server:
     def _respond(self, connection: _Connection, response: Response) -> bool:
         if response.hang_up:
             return False
-        if response.delay_s > 0:
-            connection.waiting = True
-            self.after(response.delay_s, lambda: self._respond_late(connection, response))
-            return True
+        return self._later(connection, partial(self._say, connection, response), connection.rtt_s + response.delay_s)
+
+    def _say(self, connection: _Connection, response: Response) -> bool:
         connection.output += reply(response)
         self._send(connection)
         return True
 
-    def _respond_late(self, connection: _Connection, response: Response) -> None:
+    def _later(self, connection: _Connection, answer: Callable[[], bool], delay_s: float) -> bool:
+        """Answers when that time has passed, at once when it is 0; False to close."""
+        if delay_s <= 0:
+            return answer()
+        connection.waiting = True
+        self.after(delay_s, partial(self._answer_late, connection, answer))
+        return True
+
+    def _answer_late(self, connection: _Connection, answer: Callable[[], bool]) -> None:
         if connection.sock.fileno() < 0:
             return
         connection.waiting = False
-        response.delay_s = 0.0
         try:
-            if not (self._respond(connection, response) and self._serve_requests(connection)):
+            if not (answer() and self._serve_requests(connection)):
                 self._close(connection)
+                return
+            if connection.subscriber is not None:
+                self.flush(connection.subscriber)
         except OSError:
             self._close(connection)
 
@@ -234,12 +271,12 @@ class Server:
         source = connection.site.source
         cursor_text = request.query.get("cursor")
         if source is None or request.path != _SUBSCRIBE:
-            return self._respond(connection, error_response(404, "NotFound", request.path))
+            return self._say(connection, error_response(404, "NotFound", request.path))
         if cursor_text is not None and not cursor_text.isdigit():
-            return self._respond(connection, error_response(400, "InvalidRequest", "cursor"))
+            return self._say(connection, error_response(400, "InvalidRequest", "cursor"))
         shaken = handshake(raw)
         if shaken is None:
-            return self._respond(connection, error_response(400, "InvalidRequest", "handshake"))
+            return self._say(connection, error_response(400, "InvalidRequest", "handshake"))
         ws, answer = shaken
         cursor = None if cursor_text is None else int(cursor_text)
         subscriber = Subscriber(connection.sock, ws, source, cursor)

@@ -52,7 +52,9 @@ class Settings:
     rests before its key or host changes, and how far apart deactivation and reactivation are at least. What a relay
     judges later than that after it was said (it was killed, or paused) meets a newer document or status: tests that do
     so set rotate and migrate to 0 and leave inactive_commit out. pace, sent: of a recording that is served, events per
-    second (0 = as fast as sockets take them) and where to note when each was sent (zlay.sim.pace).
+    second (0 = as fast as sockets take them) and where to note when each was sent (zlay.sim.pace). rtt_ms: what every
+    round trip to hosts, directory and upstream takes longer (zlay.sim.server). dead: so many of the hosts, evenly among
+    the others, cannot be reached (zlay.sim.dead).
     """
 
     seed: int = 1
@@ -78,6 +80,8 @@ class Settings:
     host_name: str = "localhost"
     port: int = 0
     spread: bool = False
+    rtt_ms: float = 0.0
+    dead: int = 0
     tls: bool = False
     ledger: Path | None = None
     pace: float = 0.0
@@ -88,6 +92,8 @@ class Settings:
         """Checks ranges and names. Raises SettingError."""
         if self.hosts < 1 or self.accounts < self.hosts:
             raise SettingError("at least one host, and at least one account for each host")
+        if not 0 <= self.dead < self.hosts or self.rtt_ms < 0:
+            raise SettingError("dead: fewer than there are hosts; rtt_ms is not negative")
         if self.repo_size < 1:
             raise SettingError("repo_size is at least 1: an average of records at the start")
         if self.start not in START_MODES:

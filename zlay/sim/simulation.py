@@ -44,6 +44,8 @@ class Simulation:
         self.network = Network(settings, self.addresses.hosts, self.ledger)
         self.sources = [LiveSource(self.network, host) for host in self.network.hosts]
         self.directory = DirectorySite(self.network.directory)
+        self._upstream = UpstreamSite(self._host_list)
+        self._sites: list[PdsSite] = []
         self._state = "paused" if settings.start == "paused" else "waiting"
         self._rate = settings.rate
         self._paced_since = 0.0
@@ -52,10 +54,14 @@ class Simulation:
         self._behind_events = 0
         self._subscribed_hosts = 0
         addresses = self.addresses
+        rtt_s = settings.rtt_ms / 1000
         for source, sock, context in zip(self.sources, addresses.host_sockets, addresses.tls, strict=True):
-            self.server.serve(sock, PdsSite(source.host, self.network, source), context)
-        self.server.serve(self.addresses.plc_socket, self.directory)
-        self.server.serve(self.addresses.upstream_socket, UpstreamSite(self._host_list))
+            site = PdsSite(source.host, self.network, source)
+            self._sites.append(site)
+            if sock is not None:
+                self.server.serve(sock, site, context, rtt_s=rtt_s)
+        self.server.serve(self.addresses.plc_socket, self.directory, rtt_s=rtt_s)
+        self.server.serve(self.addresses.upstream_socket, self._upstream, rtt_s=rtt_s)
         self.server.serve(self.addresses.control_socket, ControlSite(self, self.directory))
         self.server.on_tick = self._tick
         self.server.on_subscriber = self._subscriber_changed
@@ -92,7 +98,7 @@ class Simulation:
     def _may_start(self) -> bool:
         if self.settings.start == "now":
             return True
-        wanted = self.settings.start_hosts or len(self.sources)
+        wanted = self.settings.start_hosts or len(self.sources) - self.settings.dead
         return self._subscribed_hosts >= wanted
 
     def _generate(self, now: float) -> float:
@@ -156,7 +162,10 @@ class Simulation:
                 for subscriber in source.subscribers
             ),
             "ledger_bytes": self.ledger.written,
+            "dead_hosts": self.settings.dead,
             "directory_requests": self.directory.requests,
+            "upstream_requests": self._upstream.requests,
+            "host_requests": sum(site.requests for site in self._sites),
         }
 
     def pause(self) -> None:
