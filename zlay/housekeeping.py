@@ -53,7 +53,8 @@ class Housekeeping:
         if relay.config.malloc_trim_interval:
             duties.append((relay.config.malloc_trim_interval, libc.trim))
         self._duties = duties
-        self._due = [0.0] * len(duties)
+        # The first pass comes after an interval: a start has just made one, and is in the middle of its dials.
+        self._due = [time.monotonic() + COLLECT_S if duty is gc.collect else 0.0 for _, duty in duties]
 
     def run(self) -> None:
         """Until `stop`."""

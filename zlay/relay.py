@@ -117,16 +117,16 @@ class Relay:
         self._store: Store = open_store(config)
         undo.callback(self._store.close)
         checkpoint = self._recover_state()
+        hosts = self._store.hosts()
         self.registry = Registry(
             self._store,
+            hosts,
             host_credit_bytes=config.host_credit_bytes,
             max_new_per_day=config.relay_new_hosts_per_day,
             tiers=config.host_tiers,
             max_replay_hours=config.max_replay_hours,
         )
-        logged = recovery.logged_above_cursors(
-            self.log.scan(checkpoint.dedup_from + 1, frames=False), self._store.hosts()
-        )
+        logged = recovery.logged_above_cursors(self.log.scan(checkpoint.dedup_from + 1, frames=False), hosts)
         behind = self.registry.set_logged_above(logged)
         self.link = Link(self.registry.id_of)
         self._open_upstream(checkpoint.dedup_from, behind)
@@ -449,7 +449,7 @@ class Relay:
                 reasons.append(f"{part}: {fault}")
         if not gil.is_off():
             reasons.append("the GIL has been turned on")
-        if not self.registry.dialled_ids():
+        if not self.registry.has_dialled():
             reasons.append("no hosts are known yet")
         elif not reader.stats()["alive"]:
             reasons.append("no host is connected")

@@ -57,7 +57,7 @@ def test_banned_stays_banned(tmp_path: Path, by: str) -> None:
     no ban is left it is dialled again.
     """
     store = SqliteStore(tmp_path / "state.sqlite")
-    registry = Registry(store, host_credit_bytes=1 << 20)
+    registry = Registry(store, store.hosts(), host_credit_bytes=1 << 20)
     dialer = Dialer(registry, starter("native"), RULES, QUICK, seed=1)
     registry.on_added, registry.on_banned = dialer.add, dialer.remove
     pool.init(32 << 20)
@@ -102,7 +102,7 @@ def test_banned_stays_banned(tmp_path: Path, by: str) -> None:
         assert entry.banned
         assert entry.shown_status == "banned"
         assert chost.stats(host.index)["banned"]
-        assert Registry(store, host_credit_bytes=1 << 20).dialled_ids() == []
+        assert Registry(store, store.hosts(), host_credit_bytes=1 << 20).dialled_ids() == []
         assert dialer.stats()["dials_total"] == dials
         ban(banned=False)
         until(lambda: reader.alive(host.index))

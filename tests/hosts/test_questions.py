@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 @pytest.fixture
 def registry(store: SqliteStore) -> Registry:
     """A registry without hosts."""
-    return Registry(store, host_credit_bytes=1 << 20)
+    return Registry(store, store.hosts(), host_credit_bytes=1 << 20)
 
 
 def host_of(registry: Registry, server: FakeHttp) -> HostEntry:

@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 def registry_of(store: SqliteStore) -> Registry:
     """A registry that has just started."""
-    return Registry(store, host_credit_bytes=1 << 20)
+    return Registry(store, store.hosts(), host_credit_bytes=1 << 20)
 
 
 def new(*names: str) -> list[NewHost]:
@@ -178,6 +178,7 @@ def test_ban_holds_against_every_race(store: SqliteStore) -> None:
     assert chost.stats(target.index)["banned"]
     assert store.hosts()[0].status == "banned"
     assert registry.dialled_ids() == []
+    assert not registry.has_dialled()
     restarted = registry_of(store).host(host.id)
     assert restarted is not None
     assert restarted.banned
@@ -204,6 +205,7 @@ def test_domain_ban(store: SqliteStore) -> None:
     inside, outside = registry.add(new("a.bad.example.com", "b.example.com"))
     assert registry.ban_domain("bad.example.com", banned=True) == [inside.id]
     assert registry.dialled_ids() == [outside.id]
+    assert registry.has_dialled()
     restarted = registry_of(store)
     for name in ("a.bad.example.com", "new.bad.example.com", "bad.example.com"):
         with pytest.raises(HostRefused) as caught:
@@ -215,7 +217,7 @@ def test_domain_ban(store: SqliteStore) -> None:
 def test_strangers_are_rationed(store: SqliteStore) -> None:
     """Only so many hosts a day are added on a stranger's word, also across a restart; others do not count."""
     for _ in range(2):
-        registry = Registry(store, host_credit_bytes=1 << 20, max_new_per_day=2)
+        registry = Registry(store, store.hosts(), host_credit_bytes=1 << 20, max_new_per_day=2)
         registry.add([NewHost("a.example.com", "request"), NewHost("b.example.com", "upstream")])
         registry.admit_stranger()
     registry.add([NewHost("c.example.com", "request")])
@@ -358,7 +360,7 @@ def test_given_limits_outlast_a_restart(store: SqliteStore) -> None:
 
 def test_tier_by_name(store: SqliteStore) -> None:
     """HOST_TIERS gives a host its tier by its name."""
-    registry = Registry(store, host_credit_bytes=1 << 20, tiers=TierRules.parse("*.example.com:trusted"))
+    registry = Registry(store, store.hosts(), host_credit_bytes=1 << 20, tiers=TierRules.parse("*.example.com:trusted"))
     first, second = registry.add(new("a.example.com", "a.example.org"))
     assert (first.tier.name, second.tier.name) == ("trusted", "default")
 
@@ -370,7 +372,7 @@ def test_old_cursor_is_told(store: SqliteStore) -> None:
     patient = registry_of(store)
     assert patient.cursor_for_dial(1) == 77
     assert patient.old_cursors() == 0
-    hasty = Registry(store, host_credit_bytes=1 << 20, max_replay_hours=0.0)
+    hasty = Registry(store, store.hosts(), host_credit_bytes=1 << 20, max_replay_hours=0.0)
     assert (hasty.cursor_for_dial(1), hasty.cursor_for_dial(2)) == (77, None)
     assert hasty.old_cursors() == 1
     hasty.new_epoch(1)

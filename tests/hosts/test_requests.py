@@ -29,7 +29,7 @@ DESCRIPTION = {"did": "did:web:pds.example.com", "availableUserDomains": []}
 def registry(tmp_path: Path) -> Iterator[Registry]:
     """A registry without hosts."""
     store = SqliteStore(tmp_path / "state.sqlite")
-    yield Registry(store, host_credit_bytes=1 << 20, max_new_per_day=20)
+    yield Registry(store, store.hosts(), host_credit_bytes=1 << 20, max_new_per_day=20)
     store.close()
 
 

@@ -1,9 +1,9 @@
 """Every host zlay knows: names, ids, statuses, bans; in memory, with the store behind (design 9).
 
-One query at the start loads all hosts; after that reading never touches the database. Adding, banning and new epochs
-are in the database before they are in force; statuses are written behind by `run`, a second late at most, as losing one
-loses nothing. A ban holds against every status reported (protocol E20). What each host may send is decided here from
-its tier, its accounts and an operator's word (zlay.hosts.limits), and told to the core.
+What the store has is given at the start, by one query; after that reading never touches the database. Adding, banning
+and new epochs are in the database before they are in force; statuses are written behind by `run`, a second late at
+most, as losing one loses nothing. A ban holds against every status reported (protocol E20). What each host may send is
+decided here from its tier, its accounts and an operator's word (zlay.hosts.limits), and told to the core.
 
 Threads: any thread may call anything; `run` belongs to one supervised thread. Locks are taken in this order:
 `_add_lock` (one adds hosts, or bans a domain, at a time) and `_ban_lock` (one bans, or changes limits, at a time; the
@@ -108,6 +108,7 @@ class Registry:
     def __init__(
         self,
         store: Store,
+        hosts: Iterable[HostRow],
         *,
         host_credit_bytes: int,
         max_new_per_day: int = NEW_HOSTS_PER_DAY,
@@ -116,8 +117,8 @@ class Registry:
         on_added: Callable[[int], None] | None = None,
         on_banned: Callable[[int], None] | None = None,
     ) -> None:
-        """Loads all hosts. `on_added(host_id)` hears of hosts that are to be dialled now: new, woken or unbanned;
-        `on_banned(host_id)` of those to be dialled no more. Neither may wait, nor ban.
+        """`hosts`: all that the store has. `on_added(host_id)` hears of hosts that are to be dialled now: new, woken or
+        unbanned; `on_banned(host_id)` of those to be dialled no more. Neither may wait, nor ban.
         """
         self._store = store
         self._host_credit_bytes = host_credit_bytes
@@ -134,7 +135,7 @@ class Registry:
         self._add_lock = threading.Lock()
         self._ban_lock = threading.Lock()
         self._stop = threading.Event()
-        for row in store.hosts():
+        for row in hosts:
             self._enter(row)
 
     # --- the start, before anything is dialled ---
@@ -236,6 +237,11 @@ class Registry:
         with self._lock:
             return sorted(entry.id for entry in self._by_id.values() if not entry.banned)
 
+    def has_dialled(self) -> bool:
+        """Whether there is a host that is to be dialled."""
+        with self._lock:
+            return any(not entry.banned for entry in self._by_id.values())
+
     def counts(self) -> dict[str, int]:
         """How many hosts have which status."""
         with self._lock:
@@ -268,8 +274,9 @@ class Registry:
                 crash.point("hosts.before")
                 rows = {row.id: row for row in self._store.add_hosts(unknown)}
                 crash.point("hosts.after")
-                with self._lock:
-                    added = [self._enter(row).id for row in rows.values()]
+                for row in rows.values():  # not all under one lock: a thousand come at once, and health waits for it
+                    with self._lock:
+                        added.append(self._enter(row).id)
         self._announce(added)
         with self._lock:
             return [_copy(self._by_name[host.hostname]) for host in wanted]
