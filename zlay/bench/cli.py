@@ -20,6 +20,7 @@ from zlay.bench import (
     p256,
     replay,
     resolve,
+    start,
     state,
     verify,
 )
@@ -64,6 +65,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "idle": idle,
     "state": state,
     "hosts": hosts,
+    "start": start,
     "listrepos": listrepos,
     "resolve": resolve,
 }

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zlay.bench.processes import pause
 from zlay.bench.report import Report, cost, in_turn
 from zlay.demo.relay import RelayChild
 from zlay.errors import LocalFault
@@ -75,9 +76,9 @@ def _resident_kib(hosts: int, accounts: int, *, tls: bool) -> float:
         with RelayChild(Path(folder), settings) as relay:
             deadline = time.monotonic() + WAIT_S
             while (connected := sim.stats())["subscribers"] < hosts or connected["state"] != "finished":
-                _pause(deadline, f"{connected['subscribers']} of {hosts} hosts are connected")
+                pause(deadline, f"{connected['subscribers']} of {hosts} hosts are connected", POLL_S)
             while relay.stats()["hosts"]["frames"] < events:
-                _pause(deadline, "not all that the hosts said has come")
+                pause(deadline, "not all that the hosts said has come", POLL_S)
             return _rss_kib(relay.process.pid)
 
 
@@ -85,9 +86,3 @@ def _rss_kib(pid: int) -> float:
     found = re.search(r"^Rss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert found is not None
     return float(found[1])
-
-
-def _pause(deadline: float, problem: str) -> None:
-    if time.monotonic() > deadline:
-        raise LocalFault(f"{problem}, and there is no more time")
-    time.sleep(POLL_S)

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zlay._fast.streams import Stream
 from zlay.bench.inputs import add_corpus_arguments, read_corpus, recording
-from zlay.bench.processes import cpu_s, wait_subscribed
+from zlay.bench.processes import cpu_s, pause, wait_subscribed
 from zlay.bench.report import Report, cost, excess, in_turn
 from zlay.demo.relay import RelayChild
-from zlay.errors import LocalFault
 from zlay.sim.process import SimProcess
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ DESCRIPTION = "processor time of the relay for a published event, sockets to dur
 TARGET_VERIFY = 1 / 1.5  # at most 1.5 times what verify takes
 TARGET_BOUND = 1 / 2.0  # at most twice its bound
 COLD_SHARE = 0.4  # of the bytes, sent before the network stops: the small hosts' all, which come as fast as others'
-POLL_S = 0.05  # of the network
 RELAY_POLL_S = 0.25  # each time some 1 ms of what is measured
 SERVE_S = 180.0
 
@@ -129,7 +127,7 @@ def _serve(sim: SimProcess, relay: RelayChild, *, hosts: int, events: int) -> _C
     sim.resume()
     _wait_sent(sim, 1.0, deadline)
     while _wait_applied(relay, deadline) < events:
-        _pause(deadline, f"fewer than {events} events are published", RELAY_POLL_S)
+        pause(deadline, f"fewer than {events} events are published", RELAY_POLL_S)
     ended_s = cpu_s(relay.process.pid)
     cold = (ended_s - begun_s) / events
     # So few events that all were sent before the network could stop: nothing tells warm from cold.
@@ -139,7 +137,7 @@ def _serve(sim: SimProcess, relay: RelayChild, *, hosts: int, events: int) -> _C
 def _wait_sent(sim: SimProcess, share: float, deadline: float) -> None:
     """Until the network has sent a share of its bytes. LocalFault."""
     while (stats := sim.stats())["sent_bytes"] < share * stats["bytes"]:
-        _pause(deadline, "the relay does not take the network's frames")
+        pause(deadline, "the relay does not take the network's frames")
 
 
 def _wait_applied(relay: RelayChild, deadline: float) -> int:
@@ -148,11 +146,4 @@ def _wait_applied(relay: RelayChild, deadline: float) -> int:
         stats = relay.stats()
         if stats["hosts"]["frames"] == stats["applied_seq"]:
             return int(stats["applied_seq"])
-        _pause(deadline, f"{stats['applied_seq']} of {stats['hosts']['frames']} frames are published", RELAY_POLL_S)
-
-
-def _pause(deadline: float, problem: str, pause_s: float = POLL_S) -> None:
-    """Waits a little. LocalFault when there is no more time."""
-    if time.monotonic() > deadline:
-        raise LocalFault(f"{problem}, and there is no more time")
-    time.sleep(pause_s)
+        pause(deadline, f"{stats['applied_seq']} of {stats['hosts']['frames']} frames are published", RELAY_POLL_S)

@@ -30,15 +30,18 @@ NOT_FOR_IT = ("RELAY_", "DATABASE_URL", "COLLECTION_", "LOG_")
 class RelayChild:
     """`zlay run` with settings for a simulated network. A context manager; `close` ends it gracefully."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        """Starts it and waits until it listens. Raises LocalFault with the relay's own words when it does not."""
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, metrics_port: int = 0) -> None:
+        """Starts it and waits until all of it runs. Raises LocalFault with the relay's own words when it does not.
+
+        `metrics_port` 0: any; one that is given answers for its health before that.
+        """
         self.log_path = folder / "relay.log"
         environment = {k: v for k, v in os.environ.items() if not k.startswith(NOT_FOR_IT)}
         environment |= settings
         environment |= {
             "RELAY_BIND": "127.0.0.1",
             "RELAY_PORT": "0",
-            "RELAY_METRICS_PORT": "0",
+            "RELAY_METRICS_PORT": str(metrics_port),
             "RELAY_DATA_DIR": str(folder / "data"),
             "LOG_FORMAT": "json",
         }
