@@ -102,6 +102,18 @@ def test_requests_are_counted(live: LiveRelay) -> None:
         assert after["relay_http_connections"][()] >= 3
         assert after["relay_http_waiting"][()] == 1  # the scrape itself
         ready = client.request("GET", "/_readyz").status == 200
+        for path in ("/_health", "/no/such/page", "/nor/this"):
+            client.request("GET", path)
+        client.send(b"rubbish\r\n\r\n")
+        assert client.answer().status == 400
+        later = scrape(live)
+    key = (("route", "/_health"), ("status", "200"))
+    assert later["relay_http_answers_total"][key] == after["relay_http_answers_total"][key] + 1
+    assert later["relay_http_answers_total"][(("route", "other"), ("status", "404"))] == 2
+    counts = later["relay_http_request_seconds_count"]
+    assert counts[(("route", "/_health"),)] == later["relay_http_answers_total"][key]
+    assert later["relay_http_request_seconds_bucket"][(("le", "+Inf"), ("route", "other"))] == 2
+    assert later["relay_http_refused_total"][(("reason", "malformed"),)] == 1
     assert after["relay_ready"][()] == float(ready)
 
 

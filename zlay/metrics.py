@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from zlay import __version__, gil
 from zlay._fast import hidden, mem, pipeline, pool, reader, requests, verdicts
 from zlay._fast import host as chost
+from zlay.api.tally import BUCKETS_S
 from zlay.memory import allocator, ledger
 from zlay.state.interface import MirrorPlace
 
@@ -224,8 +226,25 @@ class Metrics:
         http = self._relay.http
         yield _gauge("relay_http_connections", "HTTP connections open, consumers apart", http.connections)
         yield _gauge("relay_http_waiting", "requests that handlers have or will have", http.waiting)
-        yield _counter("relay_http_requests", "HTTP requests", http.requests)
-        yield _counter("relay_http_refused", "connections and requests over a limit", http.refused)
+        tally = http.tally
+        yield _counter("relay_http_requests", "HTTP requests", tally.requests)
+        refused = CounterMetricFamily(
+            "relay_http_refused", "connections ended and requests refused by the server itself", labels=["reason"]
+        )
+        for reason, n in tally.refused.items():
+            refused.add_metric([reason], n)
+        answers = CounterMetricFamily(
+            "relay_http_answers", "answers to whole requests, by path and status", labels=["route", "status"]
+        )
+        for (route, status), n in list(tally.answers.items()):
+            answers.add_metric([route, str(status)], n)
+        times = HistogramMetricFamily(
+            "relay_http_request_seconds", "from a whole request to its answer, by path", labels=["route"]
+        )
+        for route, counts in list(tally.times.items()):
+            up_to = zip([*map(str, BUCKETS_S), "+Inf"], accumulate(counts), strict=True)
+            times.add_metric([route], list(up_to), tally.seconds[route])
+        yield from (refused, answers, times)
         yield _gauge("relay_ready", "1 = /_readyz says so", 0 if self._relay.readiness() else 1)
 
     def _memory(self) -> Iterable[Metric]:

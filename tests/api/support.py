@@ -127,6 +127,10 @@ class Echo:
             raise ValueError("broken")
         return json_response({"now": True}) if request.path == "/now" else None
 
+    def route(self, path: str) -> str:
+        """The first part of the path."""
+        return "/" + path.removeprefix("/").partition("/")[0]
+
     def handle(self, request: Request) -> Response:
         """/wait waits for the gate, /big/N answers N bytes, /broken fails; everything else is told."""
         if request.path == "/wait":

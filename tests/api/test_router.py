@@ -91,13 +91,24 @@ def test_methods_of_xrpc(public: Client) -> None:
     assert (told.status, told.json["error"]) == (501, "MethodNotImplemented")
 
 
-def test_browsers_may_ask(public: Client) -> None:
-    """A preflight is answered 204 for any origin, and the connection goes on (E21)."""
-    told = public.request("OPTIONS", "/xrpc/com.atproto.sync.listHosts", {"Origin": "https://example.com"})
-    assert told.status == 204
-    assert told.headers["access-control-allow-origin"] == "*"
-    assert "POST" in told.headers["access-control-allow-methods"]
-    assert public.request("GET", "/").headers["access-control-allow-origin"] == "*"
+HEAD_OF = (
+    *("/", "/_health", "/_healthz", "/xrpc/_health", "/_readyz", "/nothing", "/xrpc/com.example.nothing"),
+    *(f"/xrpc/com.atproto.sync.{rest}" for rest in ("listHosts", "listRepos", "getHostStatus?hostname=no.such.host")),
+    *(f"/xrpc/com.atproto.sync.{name}?did=did:plc:{'a' * 24}" for name in ("getRepoStatus", "getLatestCommit")),
+    *("/xrpc/com.atproto.sync.getRepo", "/xrpc/com.atproto.sync.requestCrawl"),
+)
+
+
+@pytest.mark.parametrize("path", HEAD_OF)
+def test_head_says_what_get_says(public: Client, internal: Client, path: str) -> None:
+    """HEAD has the status and headers of GET, its length included, and no body, of answers and errors alike."""
+    for client in (public, internal):
+        for accept in ("gzip", "identity"):
+            told = client.request("GET", path, {"Accept-Encoding": accept})
+            head = client.request("HEAD", path, {"Accept-Encoding": accept})
+            assert (head.status, head.body) == (told.status, b"")
+            assert {**head.headers, "date": ""} == {**told.headers, "date": ""}
+            assert int(head.headers["content-length"]) == len(told.body)
 
 
 # --- the firehose: what is refused before the upgrade (A2) ---

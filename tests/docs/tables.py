@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.relay import RelayProcess, request
 from zlay._fast import verdicts
+from zlay.api.tally import REASONS
 from zlay.config import Config
 
 __all__ = ["DOCUMENTS", "ROOT", "exported", "metrics", "put", "reasons", "settings", "table_in"]
@@ -58,8 +59,15 @@ def exported(exposition: str) -> dict[str, tuple[str, str, tuple[str, ...]]]:
     return found
 
 
+def refusals() -> str:
+    """Why the HTTP server ends connections and refuses requests."""
+    return _table(("reason", "meaning"), [(f"`{reason}`", text) for reason, text in REASONS.items()])
+
+
 LABELS = {  # of families that may have no sample yet when they are asked for
     "relay_hosts": ("status",),
+    "relay_http_answers": ("route", "status"),
+    "relay_http_request_seconds": ("le", "route"),
     "relay_dial_failures_total": ("kind",),
     "relay_thread_failures_total": ("thread",),
 }
@@ -97,6 +105,7 @@ def _main() -> None:
         "settings": settings(),
         "drops": reasons("drop"),
         "holds": reasons("hold"),
+        "refusals": refusals(),
         "metrics": metrics(exposition),
     }
     for document in DOCUMENTS:

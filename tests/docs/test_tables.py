@@ -44,6 +44,11 @@ def test_reasons(name: str, verdict: str) -> None:
     assert tables.table_in(OPERATIONS, name) == tables.reasons(verdict), REMEDY
 
 
+def test_refusals() -> None:
+    """The operations page lists every reason for which the HTTP server ends connections and refuses requests."""
+    assert tables.table_in(OPERATIONS, "refusals") == tables.refusals(), REMEDY
+
+
 @pytest.mark.parametrize(
     ("heading", "names"),
     [

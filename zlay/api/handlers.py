@@ -10,6 +10,7 @@ import queue
 from typing import TYPE_CHECKING, Protocol
 
 from zlay import logs
+from zlay.api.compression import compressed
 from zlay.api.connection import Upgrade
 from zlay.api.message import Request, Response, XrpcError, error_response
 
@@ -30,6 +31,9 @@ class Router(Protocol):
 
     def handle(self, request: Request) -> Response:
         """Any other answer, in a handler thread."""
+
+    def route(self, path: str) -> str:
+        """What requests for this path are counted as: one of a fixed number of names. In the epoll thread."""
 
     def subscribe(self, upgrade: Upgrade, sock: socket.socket) -> Response | None:
         """Takes over the socket of a firehose consumer, or refuses with a Response (the socket stays the server's).
@@ -100,6 +104,6 @@ class HandlerPool[Client]:
         try:
             if isinstance(request, Upgrade):
                 return self._router.subscribe(request, self._socket_of(client))
-            return self._router.handle(request)
+            return compressed(request, self._router.handle(request))
         except Exception as exc:  # noqa: BLE001 - one request must not end a handler
             return failure(exc, request.request.path if isinstance(request, Upgrade) else request.path)

@@ -17,6 +17,7 @@ from wsproto.utilities import RemoteProtocolError
 
 from zlay import __version__, logs
 from zlay.api import admin, xrpc
+from zlay.api.browsers import preflight, refuse_other_sites
 from zlay.api.connection import SERVER_NAME
 from zlay.api.limits import AddressLimit
 from zlay.api.message import Request, Response, XrpcError, error_response, json_response
@@ -62,6 +63,7 @@ class RelayRouter:
         }
         self._pages: Mapping[str, Callable[[], Response]] = {"/": _root, "/openapi.json": _description}
         self._figures: Mapping[str, Callable[[], Response]] = {"/metrics": self._metrics, "/_stats": self._stats}
+        self._paths = frozenset(path for _, path in self.routes(is_internal=True))
 
     def routes(self, *, is_internal: bool) -> set[tuple[str, str]]:
         """(method, path) of all that one port offers, but for HEAD, which goes with each GET, and OPTIONS."""
@@ -77,9 +79,13 @@ class RelayRouter:
     def instant(self, request: Request) -> Response | None:
         """Health and what needs no handler: from counters, in the epoll thread."""
         if request.method == "OPTIONS":
-            return _preflight()
+            return preflight(request)
         page = look_up(self._instant, request.path)
         return None if page is None else _page(page, request)
+
+    def route(self, path: str) -> str:
+        """The path, where it is one of this relay's."""
+        return path if path in self._paths else "other"
 
     def handle(self, request: Request) -> Response:
         """Everything else. Raises XrpcError."""
@@ -141,6 +147,7 @@ class RelayRouter:
 
     def _admin(self, request: Request) -> Response:
         """The password first: who has none learns nothing of what is there."""
+        refuse_other_sites(request)
         admin.authorize(request, self._password)
         method = "GET" if request.method == "HEAD" else request.method
         handler = look_up(admin.ADMIN, (method, request.path))
@@ -227,13 +234,3 @@ def _not_allowed(*methods: str) -> Response:
     """405 with what is: HEAD goes with GET."""
     allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in methods)
     return error_response(405, "MethodNotAllowed", f"allowed: {allowed}", (("Allow", allowed),))
-
-
-def _preflight() -> Response:
-    """CORS: any origin may read (E21)."""
-    headers = (
-        ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
-        ("Access-Control-Allow-Headers", "Authorization, Content-Type, atproto-accept-labelers, atproto-proxy"),
-        ("Access-Control-Max-Age", "86400"),
-    )
-    return Response(204, headers=headers)
