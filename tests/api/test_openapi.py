@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures import ROOT
 from zlay import __version__
+from zlay.api.connection import ERRORS
 from zlay.api.interface import HostView
 from zlay.api.router import OPENAPI
 from zlay.firehose.consumers import ConsumerStats
@@ -90,4 +91,5 @@ def test_error_names() -> None:
     raised = r"(?:XrpcError|error_response)\(\s*[^\"]*?\b[1-5]\d\d[^\"]*?, \"([A-Z]\w+)\""
     coded = set(re.findall(raised, text)) | set(re.findall(r"HostRefused\(\s*\"([A-Z]\w+)\"", text))
     coded |= set(re.findall(r"\(\"(Repo[A-Z]\w+)\", \"", text))
+    coded |= set(ERRORS.values())  # of what is no request that could be described
     assert coded == set(SCHEMAS["Error"]["properties"]["error"]["enum"])
