@@ -25,14 +25,15 @@ RUN find /opt/zlay /opt/cache -type f \( -name '*.so' -o -name 'python3.*t' \) -
     | while read -r library; do dpkg -S "$(readlink -f "$library")" || dpkg -S "$library"; done 2>/dev/null \
     | cut -d: -f1 | sort -u >/opt/runtime-packages \
     && dpkg-query -W -f '${db:Status-Status} ${Package}\n' 'libjemalloc[0-9]*' 'libmimalloc[0-9]*' 'libtcmalloc-minimal[0-9]*' \
-    | sed -n 's/^installed //p' >>/opt/runtime-packages
+    | sed -n 's/^installed //p' >>/opt/runtime-packages \
+    && find /opt/cache -name 'libpython*.a' -delete
 
 FROM debian:${DEBIAN}
 COPY --from=build /opt/runtime-packages /tmp/runtime-packages
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates $(cat /tmp/runtime-packages) \
     && rm -rf /var/lib/apt/lists/* /tmp/runtime-packages \
-    && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin zlay \
+    && useradd --no-log-init --no-create-home --uid 10001 --home-dir /data --shell /usr/sbin/nologin zlay \
     && install -d -o zlay -g zlay /data
 COPY --from=build /opt/cache /opt/cache
 COPY --from=build /opt/zlay /opt/zlay
