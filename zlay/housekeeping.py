@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from zlay import gil, logs
+from zlay import figures, gil, logs
 from zlay._fast import pool
 from zlay.errors import StateError
 from zlay.memory import ledger, libc
@@ -49,6 +49,7 @@ class Housekeeping:
             (TICK_S, relay.leaks.check_limit),
             (TICK_S, ledger.sample),
             (TICK_S, self._watch_disk),
+            (figures.INTERVAL_S, relay.figures.sample),
         ]
         if relay.config.malloc_trim_interval:
             duties.append((relay.config.malloc_trim_interval, libc.trim))

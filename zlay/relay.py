@@ -25,6 +25,7 @@ from zlay.api.server import HttpServer
 from zlay.clock import ClockWatch
 from zlay.errors import HostRefused, StartError, StateError
 from zlay.eventlog.log import EventLog, LogSettings
+from zlay.figures import Figures
 from zlay.firehose.consumers import Consumers
 from zlay.hosts.authorities import read_authorities
 from zlay.hosts.connection import starter
@@ -139,6 +140,7 @@ class Relay:
             tick_ms=config.fanout_tick_ms,
         )
         self.metrics_source = Metrics(self)
+        self.figures = Figures(self)
         self.housekeeping = Housekeeping(self)
 
     def _stop_http(self) -> None:
@@ -457,22 +459,11 @@ class Relay:
 
     def stats(self) -> dict[str, Any]:
         """Figures for people."""
-        workers = pipeline.stats()
-        return {
-            "version": __version__,
-            "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "seq": self.log.published_end,
-            "oldest_seq": self.log.oldest_seq,
-            "log": self.log.status(),
-            "hosts": {**self.registry.counts(), **chost.totals()},
-            "dialer": self.dialer.stats(),
-            "workers": workers,
-            "held": sum(w["held"] for w in workers),
-            "consumers": {"connected": self.consumers.count(), **self.consumers.totals()},
-            "applied_seq": self.applier.applied_seq,
-            "pool": pool.stats(),
-            "verdicts": self.metrics_source.verdicts(),
-        }
+        return self.figures.stats()
+
+    def history(self) -> dict[str, Any]:
+        """Some figures of the last hour."""
+        return self.figures.history()
 
     def metrics(self) -> bytes:
         """Figures for Prometheus."""

@@ -26,7 +26,7 @@ PUBLIC = (
     *(SYNC + name for name in ("subscribeRepos", "listHosts", "getHostStatus", "listRepos", "getRepoStatus")),
     *(SYNC + name for name in ("getLatestCommit", "getRepo", "requestCrawl")),
 )
-OPERATORS = ("/metrics", "/_stats", "/admin/hosts", "/admin/shutdown", "/admin/%68osts", "/%61dmin/hosts")
+OPERATORS = ("/metrics", "/_stats", "/_history", "/admin/hosts", "/admin/shutdown", "/admin/%68osts", "/%61dmin/hosts")
 
 
 @pytest.mark.parametrize("path", PUBLIC)

@@ -17,7 +17,7 @@ from zlay.api.message import Request, Response, XrpcError
 
 __all__ = ["is_shared", "preflight", "refuse_other_sites", "sharing_headers"]
 
-INTERNAL = ("/admin/", "/metrics", "/_stats")  # beginnings of the paths that are the operator's
+INTERNAL = ("/admin/", "/metrics", "/_stats", "/_history")  # beginnings of the paths that are the operator's
 EXPOSED = "Retry-After, Allow"  # what pages may read beside the headers that are always open to them
 PREFLIGHT = (
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),

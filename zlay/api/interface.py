@@ -127,5 +127,8 @@ class RelayView(Protocol):
     def stats(self) -> dict[str, Any]:
         """Figures for people, from counters."""
 
+    def history(self) -> dict[str, Any]:
+        """Some figures of the last hour: see zlay.figures."""
+
     def metrics(self) -> bytes:
         """Figures for Prometheus, in its text form."""

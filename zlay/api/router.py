@@ -21,6 +21,7 @@ from zlay.api.browsers import preflight, refuse_other_sites
 from zlay.api.connection import SERVER_NAME
 from zlay.api.limits import AddressLimit
 from zlay.api.message import Request, Response, XrpcError, error_response, json_response
+from zlay.api.page import status_page
 from zlay.firehose.consumers import TooManyConsumers
 from zlay.firehose.cursor import BadCursor, parse_cursor
 from zlay.shared import look_up
@@ -62,7 +63,11 @@ class RelayRouter:
             "/_readyz": self._readiness,
         }
         self._pages: Mapping[str, Callable[[], Response]] = {"/": _root, "/openapi.json": _description}
-        self._figures: Mapping[str, Callable[[], Response]] = {"/metrics": self._metrics, "/_stats": self._stats}
+        self._figures: Mapping[str, Callable[[], Response]] = {
+            "/metrics": self._metrics,
+            "/_stats": self._stats,
+            "/_history": self._history,
+        }
         self._paths = frozenset(path for _, path in self.routes(is_internal=True))
 
     def routes(self, *, is_internal: bool) -> set[tuple[str, str]]:
@@ -90,14 +95,16 @@ class RelayRouter:
     def handle(self, request: Request) -> Response:
         """Everything else. Raises XrpcError."""
         path = request.path
+        if path == "/" and request.is_internal:  # says itself that the relay is starting
+            return _page(status_page, request)
         self._refuse_while_starting()
         if path.startswith(XRPC):
             return self._xrpc(request, path.removeprefix(XRPC))
         if path.startswith(ADMIN) and request.is_internal:
             return self._admin(request)
-        page = look_up(self._pages, path)
-        if page is None and request.is_internal:
-            page = look_up(self._figures, path)
+        page = look_up(self._figures, path) if request.is_internal else None
+        if page is None:
+            page = look_up(self._pages, path)
         return error_response(404, "NotFound", "no such page") if page is None else _page(page, request)
 
     def _refuse_while_starting(self) -> None:
@@ -118,6 +125,9 @@ class RelayRouter:
 
     def _stats(self) -> Response:
         return json_response(self._relay.stats())
+
+    def _history(self) -> Response:
+        return json_response(self._relay.history())
 
     def _xrpc(self, request: Request, nsid: str) -> Response:
         if nsid in xrpc.QUERIES:
