@@ -80,6 +80,7 @@ def test_consumers_in_pages(internal: Client, connected: list[Client]) -> None:
     rest = get(internal, f"consumers?limit=2&cursor={page['cursor']}")
     assert [one["id"] for one in rest["consumers"]] == whole[2:]
     assert "cursor" not in rest
+    assert len(get(internal, "consumers?cursor=")["consumers"]) == 3
     for query in ("limit=0", "limit=10001", "limit=x", "cursor=-1", "cursor=x", "other=1"):
         assert internal.request("GET", f"/admin/consumers?{query}", SECRET).status == 400
 
@@ -97,9 +98,9 @@ def test_disconnected_by_an_operator(live: LiveRelay, internal: Client, connecte
             break
     wait_until(lambda: live.relay.consumers.disconnects()["operator"] == before + 1, "its end is counted")
     assert [one["id"] for one in get(internal, "consumers")["consumers"]] == [ids[0], ids[2]]
-    told = post(internal, "consumers/disconnect", {"id": ids[1]})
+    told = post(internal, "consumers/disconnect", {"id": float(ids[1])})
     assert (told.status, told.json["error"]) == (404, "ConsumerNotFound")
-    for bad in ({}, {"id": "1"}, {"id": True}, {"id": 0}, {"id": 1 << 70}, {"id": ids[0], "all": True}):
+    for bad in ({}, {"id": "1"}, {"id": True}, {"id": 0}, {"id": 1 << 70}, {"id": 1.5}, {"id": ids[0], "all": True}):
         assert post(internal, "consumers/disconnect", bad).status == 400
 
 

@@ -119,6 +119,8 @@ def test_the_firehose_wants_an_upgrade(public: Client) -> None:
     told = public.request("GET", SUBSCRIBE)
     assert (told.status, told.json["error"]) == (426, "UpgradeRequired")
     assert told.headers["upgrade"] == "websocket"
+    told = public.request("GET", SUBSCRIBE + "?cursor=x")
+    assert (told.status, told.json["error"]) == (400, "BadRequest")
     told = public.request("POST", SUBSCRIBE, body=b"")
     assert (told.status, told.headers["allow"]) == (405, "GET, HEAD")
     told = public.request("POST", SUBSCRIBE, UPGRADE, b"")

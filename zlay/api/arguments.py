@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from zlay.api.interface import HostView, RelayView
     from zlay.api.message import Request
 
-__all__ = ["account", "fields_of", "known_host", "required", "revision", "text_field", "whole_number"]
+__all__ = ["account", "fields_of", "known_host", "page_of", "required", "revision", "text_field", "whole_number"]
 
 MAX_DIGITS = 18  # of a number in a query: within 64 bits
+MOST_CURSOR = 10**MAX_DIGITS - 1  # of those that this server gives; opaque to whoever asks
 
 
 def whole_number(parameters: dict[str, str], name: str, default: int, low: int, most: int) -> int:
@@ -30,6 +31,15 @@ def whole_number(parameters: dict[str, str], name: str, default: int, low: int, 
     if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS or not low <= int(text) <= most:
         raise XrpcError(400, "InvalidRequest", f"{name}: a whole number from {low} to {most}")
     return int(text)
+
+
+def page_of(request: Request, default: int, most: int) -> tuple[int, int]:
+    """(limit, after) of a query that goes by pages (F12): an empty cursor is none."""
+    parameters = request.parameters("limit", "cursor")
+    if parameters.get("cursor") == "":
+        del parameters["cursor"]
+    limit = whole_number(parameters, "limit", default, 1, most)
+    return limit, whole_number(parameters, "cursor", 0, 0, MOST_CURSOR)
 
 
 def required(parameters: dict[str, str], name: str) -> str:
@@ -71,12 +81,19 @@ def known_host(relay: RelayView, text: str) -> HostView:
 
 
 def fields_of(request: Request, *known: str) -> dict[str, Any]:
-    """A body of the operator's: a JSON object with no other fields than these, since a typing error must not pass."""
-    body = request.json_object()
+    """A body of the operator's: a JSON object with no other fields than these, since a typing error must not pass.
+
+    A number that is whole is one, however it is written (2.0, 1e3).
+    """
+    body = {name: _whole(value) for name, value in request.json_object().items()}
     unknown = body.keys() - set(known)
     if unknown:
         raise XrpcError(400, "InvalidRequest", f"fields are {', '.join(known)}")
     return body
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def text_field(body: dict[str, Any], name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from zlay.api.arguments import fields_of, whole_number
+from zlay.api.arguments import fields_of, page_of, whole_number
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.memory import ledger
 from zlay.memory.leaks import NotTracing
@@ -22,9 +22,7 @@ MOST_ID = 2**63 - 1
 
 def consumers(relay: RelayView, request: Request) -> Response:
     """Connected consumers in the order of their coming; the cursor is the last one's id."""
-    parameters = request.parameters("limit", "cursor")
-    limit = whole_number(parameters, "limit", CONSUMERS_DEFAULT, 1, CONSUMERS_MOST)
-    after = whole_number(parameters, "cursor", 0, 0, MOST_ID)
+    limit, after = page_of(request, CONSUMERS_DEFAULT, CONSUMERS_MOST)
     found, more = relay.consumers.page(after, limit)
     out: dict[str, Any] = {"connected": relay.consumers.count(), "consumers": [asdict(one) for one in found]}
     if more:

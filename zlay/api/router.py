@@ -142,6 +142,7 @@ class RelayRouter:
         if request.path == FIREHOSE:
             if request.method not in READS:
                 return _not_allowed("GET")
+            _cursor(request)
             return error_response(426, "UpgradeRequired", "this endpoint speaks WebSocket", _UPGRADE)
         return error_response(501, "MethodNotImplemented", "this relay does not offer the method")
 
@@ -175,11 +176,9 @@ class RelayRouter:
         if request.method != "GET":
             return _not_allowed("GET")
         answer = _accept(upgrade)
+        cursor = _cursor(request)
         try:
-            cursor = parse_cursor(request.query)
             self._relay.consumers.admit(request.address)
-        except BadCursor as exc:
-            raise XrpcError(400, "BadRequest", str(exc)) from None
         except TooManyConsumers as exc:
             raise XrpcError(429, "RateLimitExceeded", str(exc), (RETRY,)) from None
         if not _send_whole(sock, answer):
@@ -201,6 +200,13 @@ class RelayRouter:
             os.close(fd)
             log.warn_rate("accept", "a consumer could not be served", error=str(exc))
         return None
+
+
+def _cursor(request: Request) -> int | None:
+    try:
+        return parse_cursor(request.query)
+    except BadCursor as exc:
+        raise XrpcError(400, "BadRequest", str(exc)) from None
 
 
 def _send_whole(sock: socket.socket, data: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from zlay._fast import verdicts
-from zlay.api.arguments import MAX_DIGITS, account, known_host, required, revision, text_field, whole_number
+from zlay.api.arguments import account, known_host, page_of, required, revision, text_field
 from zlay.api.message import Request, Response, XrpcError, json_response
 from zlay.errors import HostRefused, StateError
 from zlay.firehose.dag_json import cid_text
@@ -26,7 +26,6 @@ __all__ = ["PROCEDURES", "QUERIES"]
 
 LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST = 200, 1000  # F3
 LIST_REPOS_DEFAULT, LIST_REPOS_MOST = 500, 1000  # F5
-MOST_CURSOR = 10**MAX_DIGITS - 1  # of those that this server gives; opaque to whoever asks
 LIST_REPOS_READS = 20  # of the table for one page: where most accounts are inactive a page may have less than its limit
 
 _ACTIVE = {"active", "desynchronized", "throttled"}  # E8: statuses that go with active = true
@@ -50,18 +49,9 @@ def _host_json(host: HostView) -> dict[str, Any]:
     return out
 
 
-def _page(request: Request, default: int, most: int) -> tuple[int, int]:
-    """(limit, after) of a query that goes by pages (F12): an empty cursor is none."""
-    parameters = request.parameters("limit", "cursor")
-    if parameters.get("cursor") == "":
-        del parameters["cursor"]
-    limit = whole_number(parameters, "limit", default, 1, most)
-    return limit, whole_number(parameters, "cursor", 0, 0, MOST_CURSOR)
-
-
 def list_hosts(relay: RelayView, request: Request) -> Response:
     """F3: hosts that have sent something, oldest first; the cursor is the last one's id."""
-    limit, after = _page(request, LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST)
+    limit, after = page_of(request, LIST_HOSTS_DEFAULT, LIST_HOSTS_MOST)
     found = [host for host in relay.hosts() if host.id > after and host.last_seq is not None]
     out: dict[str, Any] = {"hosts": [_host_json(host) for host in found[:limit]]}
     if len(found) > limit:
@@ -136,7 +126,7 @@ def _active_account(relay: RelayView, did: str) -> AccountRow:
 
 def list_repos(relay: RelayView, request: Request) -> Response:
     """F5: active accounts whose repository state is known, in the order first seen; the cursor is a row's number."""
-    limit, after = _page(request, LIST_REPOS_DEFAULT, LIST_REPOS_MOST)
+    limit, after = page_of(request, LIST_REPOS_DEFAULT, LIST_REPOS_MOST)
     repos: list[dict[str, Any]] = []
     more = True
     for _ in range(LIST_REPOS_READS):

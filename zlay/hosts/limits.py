@@ -110,7 +110,7 @@ class Given:
         """ValueError where it cannot be meant."""
         for name, value in asdict(self).items():
             if name == "tier":
-                if value is not None and value not in TIERS:
+                if value is not None and not (isinstance(value, str) and value in TIERS):
                     raise ValueError(f"tier: one of {', '.join(TIERS)}, or null")
             elif value is not None and (type(value) is not int or not 0 <= value <= MOST):
                 raise ValueError(f"{name}: a whole number, 0 = no limit, or null = by tier")
