@@ -7,7 +7,6 @@ import os
 import resource
 import socket
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -218,23 +217,6 @@ def test_an_idle_connection_has_a_deadline_of_its_own(running: Running, monkeypa
 
 
 # --- greed ---
-
-
-def test_many_silent_clients_cost_no_thread_and_stop_nobody(running: Running) -> None:
-    """1,000 clients that send half a request take no thread, and a request beside them is answered at once."""
-    before = threading.active_count()
-    clients = [running.client() for _ in range(1000)]
-    try:
-        for client in clients:
-            client.send(b"GET / HTTP/1.1\r\n")
-        wait_until(lambda: running.server.connections == len(clients), "all are there")
-        with running.client() as client:
-            assert client.request("GET", "/").status == 200
-        assert threading.active_count() == before
-    finally:
-        for client in clients:
-            client.sock.close()
-    wait_until(lambda: running.server.connections == 0, "all are gone")
 
 
 def test_a_client_that_does_not_read_is_not_read(running: Running) -> None:

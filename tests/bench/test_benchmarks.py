@@ -192,6 +192,20 @@ def test_start_measures_a_relay_that_finds_its_hosts_twice() -> None:
         assert 0 < started["answers_s"] < started["streaming_s"] <= started["all_s"]
 
 
+@pytest.mark.e2e
+def test_http_measures_a_relay_before_a_crowd() -> None:
+    """Health, processor time and memory beside idle and slow clients are measured, and that these cost no thread."""
+    result = run_once("http", "--clients", "200", "--seconds", "0.3")
+    check(result, "http", 1)
+    assert [figure["name"] for figure in result["figures"]] == [
+        "http",
+        "http.cpu",
+        "http.idle_memory",
+        "http.slow_memory",
+    ]
+    assert result["params"]["threads_more"] == 0
+
+
 def test_start_needs_hosts_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
     """Too few hosts for one of them to be dead are refused in words, before anything is started."""
     assert main(["start", "--hosts", str(start.DEAD - 1)]) == 1

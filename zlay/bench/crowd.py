@@ -1,0 +1,103 @@
+"""Thousands of HTTP clients in a process of their own: idle ones, or such that drip. No thread but its own.
+
+    python -m zlay.bench.crowd PORT COUNT KIND PATH     ends with its standard input
+
+`silent` send nothing, `idle` one request and take its answer, `slow` a letter of a head every second. A line "ready"
+says that all are there. Clients come from as many loopback addresses as keep each below the server's limit for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import socket
+import subprocess
+import sys
+import time
+from typing import Self
+
+from zlay.errors import LocalFault
+
+__all__ = ["KINDS", "Crowd"]
+
+KINDS = ("silent", "idle", "slow")
+OF_ONE_ADDRESS = 2_000
+AT_ONCE = 500  # connections whose answers are then waited for: below the server's backlog
+DRIP_S = 1.0
+START_S = 60.0
+
+
+class Crowd:
+    """A running crowd; a context manager. One thread."""
+
+    def __init__(self, port: int, count: int, kind: str, path: str = "/_health") -> None:
+        """`path` is what they ask for. Raises LocalFault when not all can be connected."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "zlay.bench.crowd", str(port), str(count), kind, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], START_S)
+        if not readable or self._process.stdout.readline() != b"ready\n":
+            self.close()
+            raise LocalFault(f"no {count} clients could be connected")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all of them."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _connect(port: int, number: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((f"127.0.1.{1 + number // OF_ONE_ADDRESS}", 0))
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def _drip(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the server has ended it
+        sock.send(b"x")
+
+
+def _main(port: str, count: str, kind: str, path: str) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    head = f"GET {path} HTTP/1.1\r\nHost: relay\r\n".encode()
+    first = {"silent": b"", "idle": head + b"\r\n", "slow": head + b"X-Padding: "}[kind]
+    clients: list[socket.socket] = []
+    while len(clients) < int(count):
+        new = [_connect(int(port), len(clients) + n) for n in range(min(AT_ONCE, int(count) - len(clients)))]
+        for sock in new:
+            sock.sendall(first)
+        if kind == "idle":
+            for sock in new:
+                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+        clients += new
+    print("ready", flush=True)
+    while not select.select([sys.stdin], [], [], 0.0 if kind == "slow" else None)[0]:
+        began = time.monotonic()
+        for number, sock in enumerate(clients):
+            _drip(sock)
+            ahead_s = began + DRIP_S * number / len(clients) - time.monotonic()
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
