@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.api.support import UPGRADE, request_bytes
+from tests.api.test_hostile import REFUSED
 from zlay.api.connection import MAX_HEADER_BYTES, HttpConnection, Upgrade
 from zlay.api.message import Request, Response, json_response
 
@@ -64,6 +66,50 @@ def test_no_bytes_raise(rubbish: bytes, cut: int) -> None:
         assert isinstance(found, Request | Upgrade)
         http.answer(json_response({}))
     raise AssertionError("more requests than bytes")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_cut_of_what_is_refused_is_refused_alike(name: str) -> None:
+    """Whatever the pieces a bad request comes in, it gets the same status, and the connection is to end."""
+    sent, status, _, _ = REFUSED[name]
+    for size in (1, 7, 4096):
+        http = new()
+        for at in range(0, len(sent), size):
+            http.feed(sent[at : at + size])
+            found = http.next()
+            if found is not None:
+                break
+        assert isinstance(found, Response)
+        assert found.status == status
+        answer = http.answer(found)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert not http.keep_alive
+        assert http.held_bytes <= len(sent)
+
+
+def test_a_head_without_end_is_bounded_however_it_comes() -> None:
+    """No more than the largest head and one piece is ever kept, and a byte costs no look at all that came before."""
+    http = new()
+    http.feed(b"GET / HTTP/1.1\r\nX: ")
+    most = 0
+    for _ in range(MAX_HEADER_BYTES):
+        http.feed(b"a")
+        if http.next() is not None:
+            break
+        most = max(most, http.held_bytes)
+    assert MAX_HEADER_BYTES - 20 <= most <= MAX_HEADER_BYTES
+    assert http.held_bytes == 0
+
+
+def test_an_idle_connection_keeps_no_parser() -> None:
+    """Between requests nothing of the last one is kept."""
+    http = new()
+    for method, body in (("POST", b"x" * 1000), ("GET", None)):
+        http.feed(request_bytes(method, "/", None, body))
+        assert isinstance(http.next(), Request)
+        http.answer(json_response({}))
+        assert http.next() is None
+        assert (http._h11, http._head, len(http._body), http.held_bytes) == (None, None, 0, 0)
 
 
 def test_in_request_begins_with_the_first_byte() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.api.support import UPGRADE, request_bytes, wait_until
 from tests.reference.consumer import SUBSCRIBE, RefusedError, StreamError, StrictConsumer
+from zlay.api.message import Request, XrpcError
+from zlay.api.router import PROCEDURES_AT_ONCE, RelayRouter
 
 if TYPE_CHECKING:
     from tests.api.support import Client
@@ -109,6 +111,24 @@ def test_head_says_what_get_says(public: Client, internal: Client, path: str) ->
             assert (head.status, head.body) == (told.status, b"")
             assert {**head.headers, "date": ""} == {**told.headers, "date": ""}
             assert int(head.headers["content-length"]) == len(told.body)
+
+
+def test_calls_are_limited_by_client(live: LiveRelay) -> None:
+    """An IPv6 /64 is one client, an IPv4 address another; the metrics port's calls are not limited."""
+    router = RelayRouter(live.relay, None)
+
+    def call(address: str, *, is_internal: bool = False) -> int:
+        path = "/xrpc/com.atproto.sync.requestCrawl"
+        try:
+            return router.handle(Request("POST", path, "", {}, b"", address, is_internal)).status
+        except XrpcError as exc:
+            return exc.status
+
+    assert {call(f"2001:db8::{n:x}") for n in range(PROCEDURES_AT_ONCE)} == {400}
+    assert call("2001:db8::ffff:1") == 429
+    assert call("2001:db8:0:1::1") == 400
+    assert call("192.0.2.1") == 400
+    assert call("2001:db8::1", is_internal=True) == 400
 
 
 # --- the firehose: what is refused before the upgrade (A2) ---

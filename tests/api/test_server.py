@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.api.support import UPGRADE, WAIT_S, Client, Echo, Running, request_bytes, wait_until
-from zlay.api import admission, conversations, server
+from zlay.api import admission, conversations, listening, server
 from zlay.errors import StartError
 
 if TYPE_CHECKING:
@@ -205,10 +205,10 @@ def test_a_steady_drip_has_the_same_deadline(
 def test_an_idle_connection_has_a_deadline_of_its_own(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between requests a connection may rest for longer than a request may take, and not for ever."""
     monkeypatch.setattr(conversations, "REQUEST_DEADLINE_S", 0.2)
-    monkeypatch.setattr(conversations, "IDLE_DEADLINE_S", 2.0)
+    monkeypatch.setattr(conversations, "IDLE_DEADLINE_S", 1.5)
     with running.client() as client:
         assert client.request("GET", "/").status == 200
-        client.sock.settimeout(1.5)  # past the request deadline and a sweep
+        client.sock.settimeout(0.7)  # past the request deadline and a sweep
         with pytest.raises(TimeoutError):
             client.sock.recv(1)
         assert client.request("GET", "/").status == 200
@@ -358,6 +358,23 @@ def test_running_out_of_descriptors_pauses_accepting(running: Running) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert late.recv(100).startswith(b"HTTP/1.1 200")
         late.close()
+
+
+def test_what_the_kernel_keeps_of_a_connection_is_bounded(running: Running) -> None:
+    """A client that sends without reading, or asks for a large answer without reading, fills no more of the kernel's
+    memory than is set; a consumer's socket has the system's own bound for what is to be sent."""
+    with running.client() as client:
+        client.send(request_bytes("GET", "/wait"))
+        assert echo(running).at_gate.acquire(timeout=WAIT_S)
+        (one,) = running.server._conversations._clients.values()
+        received = one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert received == 2 * listening.RECEIVE_BUFFER_BYTES
+        unsent = one.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert unsent == conversations.MAX_KERNEL_UNSENT_BYTES
+    with running.client() as client:
+        client.send(request_bytes("GET", "/take", UPGRADE))
+        wait_until(lambda: bool(echo(running).taken), "it is taken")
+        assert echo(running).taken[0][0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 0
 
 
 # --- vanishing clients, upgrades ---

@@ -185,7 +185,7 @@ class HttpConnection:
             event = self._h11.next_event()
             if isinstance(event, h11.Data):
                 self._body += event.data
-                self._chunks += event.chunk_start
+                self._chunks += event.chunk_end  # h11 forgets starts that come alone
             elif isinstance(event, h11.EndOfMessage):
                 self._buffer[:0] = self._h11.trailing_data[0]
                 return self._complete()

@@ -37,6 +37,7 @@ RECEIVE_BYTES = 16 * 1024
 REQUEST_DEADLINE_S = 15.0  # from a request's first byte to its last, and from connecting to the first
 IDLE_DEADLINE_S = 60.0
 WRITE_DEADLINE_S = 60.0  # to take an answer
+MAX_KERNEL_UNSENT_BYTES = 128 * 1024  # of one answer; by itself the kernel would take megabytes for each client
 LINGER_S = 2.0  # from the last answer to the client's end
 SWEPT_AT_ONCE = 100  # connections over their deadline; then the others get their turn
 REQUESTS_AT_ONCE = 4  # of one connection, 0.1 ms each; then the others get their turn
@@ -104,6 +105,7 @@ class Conversations:
                 self._admission.leave(client.peer, is_internal=client.is_internal)
                 return
             self._clients[client.fd] = client
+            _bound_kernel(client.sock, MAX_KERNEL_UNSENT_BYTES)
         assert response is not None  # only an upgrade's socket can be gone
         self._guard(client, partial(self._go_on, client, response))
 
@@ -146,6 +148,7 @@ class Conversations:
                 sock.shutdown(socket.SHUT_WR)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _bound_kernel(sock, MAX_KERNEL_UNSENT_BYTES)
         client = Client(sock, sock.fileno(), peer, is_internal, http, time.monotonic() + REQUEST_DEADLINE_S)
         self._clients[client.fd] = client
         self._epoll.register(client.fd, client.interest)
@@ -345,6 +348,7 @@ class Conversations:
 
     def _leave(self, client: Client) -> None:
         """A handler gets the socket, and may give it to a consumer: from here on its descriptor may be another's."""
+        _bound_kernel(client.sock, 0)  # 0 = as the system has it
         self._unregister(client)
         del self._clients[client.fd]
         self._leaving.add(client)
@@ -367,3 +371,8 @@ class Conversations:
         self._held.set(client, 0)
         self._admission.leave(client.peer, is_internal=client.is_internal)
         client.sock.close()
+
+
+def _bound_kernel(sock: socket.socket, count: int) -> None:
+    with contextlib.suppress(OSError):  # the client is gone, as its next event will say
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Proxies", "listen", "plain_address"]
 
 BACKLOG = 1024
+RECEIVE_BUFFER_BYTES = 32 * 1024  # the kernel makes it twice that; by itself it would grow to megabytes for each client
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -25,6 +26,7 @@ def listen(address: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # for all that are accepted
         sock.bind((address, port))
         sock.listen(BACKLOG)
     except OSError as exc:
