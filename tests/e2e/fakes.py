@@ -74,6 +74,10 @@ class FakeServer:
         """(status, JSON value) for a plain request. Called in the connection's thread."""
         raise NotImplementedError
 
+    def at_the_socket(self, sock: socket.socket, target: str) -> bool:
+        """Whether a plain request is dealt with here, byte by byte; the connection then ends. In its thread."""
+        return False
+
     def upgraded(self, sock: socket.socket, head: bytes, target: str) -> None:
         """Serve a WebSocket request; `head` is all that was read. Called in the connection's thread."""
         raise NotImplementedError
@@ -121,6 +125,8 @@ class FakeServer:
             with self._changed:
                 self.requests.append(f"{method} {target}")
                 self._changed.notify_all()
+            if self.at_the_socket(sock, target):
+                return
             status, value = self.answer(method, target)
             body = json.dumps(value).encode()
             sock.sendall(

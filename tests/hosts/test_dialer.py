@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.hosts.fake_pds import FakePds, accept, error, event, upgrade
-from zlay._fast import host, pool, reader
+from zlay._fast import host, pool, reader, tls
 from zlay.hosts.backoff import BackoffPolicy
 from zlay.hosts.connection import starter
 from zlay.hosts.dial import DialRules
@@ -313,6 +313,28 @@ def test_private_hosts_need_leave(rig: Rig) -> None:
     failure = rig.registry.next(host_id, "offline", "config")
     assert failure is not None
     assert "RELAY_ALLOW_PRIVATE_HOSTS" in failure.text
+    assert not reached.is_set()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1", "::1", "0.0.0.0"])
+def test_a_name_that_leads_inside_is_not_dialled(rig: Rig, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a host's name led to when it was added: where it leads to private addresses at a dial, nothing is
+    connected to, and the failure says so (E17)."""
+    reached = threading.Event()
+    fake = rig.pds(lambda sock: reached.set())
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sockaddr = (address, fake.port, 0, 0) if ":" in address else (address, fake.port)
+    answers: list[list[object]] = [[], [(family, socket.SOCK_STREAM, 0, "", sockaddr)]]
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    host_id = rig.registry.add(f"pds.example.com:{fake.port}", no_tls=False)
+    rig.start(rules=DialRules("zlay", tls=tls.Context())).add(host_id)
+    failures = [rig.registry.next(host_id, kind="dns") for _ in range(3)]
+    texts = [failure.text for failure in failures if failure is not None]
+    assert texts == ["resolves to no address", *["resolves to private addresses only"] * 2]
     assert not reached.is_set()
 
 

@@ -30,11 +30,11 @@ def test_public_names(text: str, name: str) -> None:
     "text",
     [
         "", ".", "com", "localhost", "localhost:2583", "a.localhost", "127.0.0.1", "10.0.0.1:443", "[::1]", "::1",
-        "0x7f.1", "2130706433", "1.2.3", "pds.example.com:8443", "pds.example.com:", "pds.example.com:x",
-        "http://pds.example.com", "ws://pds.example.com", "ftp://pds.example.com", "pds.example.com/path",
-        "pds.example.com?q", "user@pds.example.com", "pds example.com", "-a.example.com", "a-.example.com",
-        "a..example.com", "a_b.example.com", "a" * 64 + ".com", ".".join(["a" * 60] * 5) + ".com", "x" * 10_000,
-        "a.local", "a.internal", "a.onion", "a.test", "a.example", "a.arpa", "a.123", "pds.example.com\0",
+        "0x7f.1", "0x7f.0x1", "1.0X", "2130706433", "1.2.3", "pds.example.com:8443", "pds.example.com:",
+        "pds.example.com:x", "http://pds.example.com", "ws://pds.example.com", "ftp://pds.example.com",
+        "pds.example.com/path", "pds.example.com?q", "user@pds.example.com", "pds example.com", "-a.example.com",
+        "a-.example.com", "a..example.com", "a_b.example.com", "a" * 64 + ".com", ".".join(["a" * 60] * 5) + ".com",
+        "x" * 10_000, "a.local", "a.internal", "a.onion", "a.test", "a.example", "a.arpa", "a.123", "pds.example.com\0",
         "pds.example.com\r\nX: y", "https://https://a.com",
     ],
 )  # fmt: skip

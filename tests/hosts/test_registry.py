@@ -11,7 +11,7 @@ import pytest
 
 from zlay._fast import host as chost
 from zlay._fast import limits as climits
-from zlay.errors import HostRefused
+from zlay.errors import HostRefused, StateUnavailable
 from zlay.hosts.interface import Failure, HostRegistry
 from zlay.hosts.limits import Given, TierRules
 from zlay.hosts.registry import Registry
@@ -306,6 +306,45 @@ def test_last_word_of_a_ban_is_the_same_everywhere(store: SqliteStore) -> None:
     entry = registry.get(host.id)
     assert entry is not None
     assert (store.hosts()[0].status == "banned") == entry.banned == chost.stats(host.index)["banned"] == told[-1]
+
+
+@pytest.mark.parametrize("what", ["host", "domain"])
+def test_database_that_fails_in_the_middle_of_a_ban(
+    store: SqliteStore, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ban that the database has refused is none, and is told; one that it has taken is in force at once, everywhere,
+    whatever the database does next."""
+    registry = registry_of(store)
+    (host,) = registry.add(new("a.bad.example.com"))
+
+    def ban() -> None:
+        if what == "host":
+            registry.ban(host.id, banned=True)
+        else:
+            registry.ban_domain("bad.example.com", banned=True)
+
+    def away(*_: object, **__: object) -> None:
+        raise StateUnavailable("the server has gone")
+
+    writes = {"set_host_banned": store.set_host_banned, "set_domain_ban": store.set_domain_ban}
+    for name in ("domain_bans", "hosts", "host", "set_host_statuses", *writes):
+        monkeypatch.setattr(store, name, away)
+    with pytest.raises(StateUnavailable):
+        ban()
+    assert registry.dialled_ids() == [host.id]
+    assert not chost.stats(host.index)["banned"]
+    for name, write in writes.items():
+        monkeypatch.setattr(store, name, write)
+    ban()
+    registry.set_status(host.id, "active", None)
+    registry.flush()
+    assert registry.dialled_ids() == []
+    assert chost.stats(host.index)["banned"]
+    with pytest.raises(HostRefused, match="banned"):
+        registry.refuse_banned("a.bad.example.com")
+    monkeypatch.undo()
+    assert registry.flush()
+    assert registry_of(store).dialled_ids() == []
 
 
 def test_no_host_slips_into_a_banned_domain(store: SqliteStore) -> None:

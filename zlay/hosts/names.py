@@ -30,6 +30,7 @@ MAX_INPUT_CHARS = 300  # a name, a scheme and a port
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # what ends so, such as 0x7f.1, resolvers take for an IPv4 address
 _DEFAULT_PORTS = {"https": 443, "http": 80, "wss": 443, "ws": 80}
 
 # Top-level names with no public DNS behind them (RFC 6761 and 6762, ICANN's .internal): never a PDS of the network.
@@ -115,7 +116,7 @@ def _refuse_private(name: str, port: int | None, scheme: str) -> None:
     if not _DNS_NAME.fullmatch(name):
         raise HostRefused("BadRequest", f"not a host name: {name!r}")
     top = name.rpartition(".")[2]
-    if top in _RESERVED_TLDS or top.isdigit():
+    if top in _RESERVED_TLDS or _NUMBER.fullmatch(top):
         raise HostRefused("BadRequest", f"no public name ends in .{top}")
 
 

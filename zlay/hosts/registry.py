@@ -331,9 +331,8 @@ class Registry:
         """
         with self._add_lock, self._ban_lock:
             self._store.set_domain_ban(domain, banned=banned)
-            bans = frozenset(self._store.domain_bans())
             with self._lock:
-                self._domain_bans = bans
+                self._domain_bans = self._domain_bans | {domain} if banned else self._domain_bans - {domain}
                 concerned = [entry for name, entry in self._by_name.items() if under_domain(name, domain)]
                 changes = [(entry, entry.banned) for entry in concerned]
                 for entry in concerned:
