@@ -28,7 +28,9 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     adders = {
         "run": _add_run,
+        "admin": _add_admin,
         "hosts": _add_hosts,
+        "memory": _add_memory,
         "log": _add_log,
         "consume": _add_consume,
         "backup": _add_backup,
@@ -51,10 +53,22 @@ def _add_run(commands: _Commands) -> None:
     run.set_defaults(run=_run)
 
 
-def _add_hosts(commands: _Commands) -> None:
-    from zlay.hosts import cli as hosts
+def _add_admin(commands: _Commands) -> None:
+    from zlay.admin import cli as admin
 
-    hosts.add_parser(commands)
+    admin.add_admin(commands)
+
+
+def _add_hosts(commands: _Commands) -> None:
+    from zlay.admin import cli as admin
+
+    admin.add_hosts(commands)
+
+
+def _add_memory(commands: _Commands) -> None:
+    from zlay.admin import cli as admin
+
+    admin.add_memory(commands)
 
 
 def _add_log(commands: _Commands) -> None:
@@ -111,7 +125,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (a refusal or failure), 2 (a bad setting or flag)."""
+    """Runs one command; returns the exit status: 0, 1 (a refusal or failure), 2 (a bad setting or flag), 3 (no relay is
+    there to be asked)."""
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser(given).parse_args(given)
     try:

@@ -9,8 +9,10 @@
     │   └── StateError        the database cannot do what was asked
     │       └── StateUnavailable   ... just now: locked, full, gone; worth another try
     └── RemoteFault           a peer is at fault or away; costs one request, never the process (R6)
+        ├── AdminRefused      a running relay refuses what an operator asks of it (exit 1)
         ├── HttpFault         no usable answer to a request of ours
-        └── HostRefused       a host that may not be added (E15)
+        ├── HostRefused       a host that may not be added (E15)
+        └── RelayUnreachable  there is no relay where an operator looks for one (exit 3)
 
 A remote fault is never raised as a local one: what catches LocalFault may stop the program, what catches RemoteFault
 counts and goes on. Exceptions belong to the thread that raised them.
@@ -19,12 +21,14 @@ counts and goes on. Exceptions belong to the thread that raised them.
 from __future__ import annotations
 
 __all__ = [
+    "AdminRefused",
     "BackupError",
     "ConfigError",
     "HostRefused",
     "HttpFault",
     "LocalFault",
     "LogError",
+    "RelayUnreachable",
     "RemoteFault",
     "StartError",
     "StateError",
@@ -71,6 +75,16 @@ class StateUnavailable(StateError):
 
 class RemoteFault(ZlayError):
     """A peer did something wrong, or nothing at all."""
+
+
+class AdminRefused(RemoteFault):
+    """A relay that runs does not do what it was asked; the message has its status, error and words."""
+
+
+class RelayUnreachable(RemoteFault):
+    """No relay answers at the URL given; the message says what does."""
+
+    exit_code = 3
 
 
 class HttpFault(RemoteFault):

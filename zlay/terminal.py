@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["reader_may_leave", "size_text", "time_text"]
+__all__ = ["plain", "reader_may_leave", "size_text", "time_text"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -30,6 +30,11 @@ def time_text(us: int | None) -> str:
     if not us:
         return "-"
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(us // 1_000_000)) + f".{us // 1000 % 1000:03d}Z"
+
+
+def plain(text: object) -> str:
+    """On one line and without control characters: what others have said must not steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import pytest
 
 from tests.api.support import request_bytes
 from tests.live import PASSWORD, LiveRelay
-from zlay import cli
 from zlay._fast import limits
 from zlay.api import admin
 from zlay.api.message import Request, XrpcError
@@ -180,28 +179,6 @@ def test_banned_domain(internal: Client) -> None:
     assert one["status"] == "banned"
     assert admin_post(internal, "domains", {"domain": "evil.localhost", "banned": False}).status == 200
     assert internal.request("GET", "/admin/domains", {"Authorization": BEARER}).json == {"domains": []}
-
-
-def test_shell(
-    live: LiveRelay, internal: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`zlay hosts` shows all hosts or one, and says why it cannot."""
-    admin_post(internal, "hosts/add", {"hostname": "localhost:2"})
-    url = "--url=http://{}:{}".format(*live.relay.http.addresses[1])
-    monkeypatch.setenv("RELAY_ADMIN_PASSWORD", PASSWORD)
-    assert cli.main(["hosts", url]) == 0
-    assert "localhost:2 " in capsys.readouterr().out
-    assert cli.main(["hosts", "localhost:2", url]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("localhost:2  (id ")
-    assert "from admin" in told
-    assert cli.main(["hosts", "localhost:2", "--json", url]) == 0
-    assert json.loads(capsys.readouterr().out)["hostname"] == "localhost:2"
-    assert cli.main(["hosts", "nobody.example.com", url]) == 1
-    assert "404" in capsys.readouterr().err
-    monkeypatch.setenv("RELAY_ADMIN_PASSWORD", "wrong")
-    assert cli.main(["hosts", url]) == 1
-    assert "401" in capsys.readouterr().err
 
 
 def test_methods(internal: Client) -> None:

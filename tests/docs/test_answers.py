@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,7 +92,29 @@ def test_size_of_the_tables(relay: RelayProcess) -> None:
     assert abs(measured - int(said[1])) <= ROUNDED_MB, measured
 
 
+def zlay(relay: RelayProcess, *words: str, password: str = ADMIN_PASSWORD) -> subprocess.CompletedProcess[str]:
+    """A command as an operator gives it beside a relay."""
+    return subprocess.run(
+        [sys.executable, "-m", "zlay", *words],
+        cwd=tables.ROOT,
+        env={**os.environ, "RELAY_METRICS_PORT": str(relay.metrics_port), "RELAY_ADMIN_PASSWORD": password},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_an_operator_at_a_shell(relay: RelayProcess) -> None:
+    """`zlay admin` finds the relay by its setting; what it cannot do is one line and a status of its own."""
+    assert zlay(relay, "admin", "hosts").stdout == zlay(relay, "hosts").stdout != ""
+    assert "resident memory" in zlay(relay, "memory").stdout
+    refused = zlay(relay, "admin", "shutdown", password="wrong")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert zlay(relay, "admin", "block", "nobody.example.com").returncode == 1
+    assert zlay(relay, "admin", "block").returncode == 2
+    assert zlay(relay, "memory", "--url", tables.NO_PLC).returncode == 3
+
+
 def test_shutdown(relay: RelayProcess) -> None:
-    """POST /admin/shutdown ends the relay in order, with exit status 0."""
-    assert request(relay.metrics_port, "POST", SHUTDOWN, headers=ADMIN_HEADERS)[0] in (200, 202)
+    """`zlay admin shutdown` ends the relay in order, with exit status 0."""
+    assert zlay(relay, "admin", "shutdown").returncode == 0
     assert relay.wait_exit() == 0

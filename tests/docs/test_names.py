@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 UNIT = ROOT / "deploy" / "zlay.service"
 TEXTS = [*DOCUMENTS, UNIT]
-COMMANDS = ("run", "hosts", "log", "consume", "backup", "restore", "sim", "demo")
-NESTED = {"log": ("ls", "verify", "cat", "stats")}  # commands of a command
+COMMANDS = ("run", "admin", "hosts", "memory", "log", "consume", "backup", "restore", "sim", "demo")
+NESTED = {"log": ("ls", "verify", "cat", "stats"), "admin": ("limits",)}  # commands of a command, with flags
 
 # Settings of the plan that the design page says are not there.
 MISSING = {"ZLAY_DISABLE", "LEAK_SAMPLE"}
@@ -92,12 +92,18 @@ def test_commands(document: Path) -> None:
     """Every command line shown names a command of zlay and flags that it takes."""
     for line in document.read_text().replace("\\\n", " ").splitlines():
         for command, rest in re.findall(r"(?:scripts/|bin/|`)zlay (\w+)([^`|]*)", line):
-            if command in COMMANDS:
-                for flag in re.findall(r"--[a-z][a-z-]*", rest):
-                    assert flag in help_of(command), f"zlay {command} {flag}"
-            else:
-                assert command == "memory", f"zlay {command}"
-                assert document.name == "design.md", "named as missing, and nowhere else"
+            assert command in COMMANDS, f"zlay {command}"
+            for flag in re.findall(r"--[a-z][a-z-]*", rest):
+                assert flag in help_of(command), f"zlay {command} {flag}"
+
+
+def test_admin_commands() -> None:
+    """The operations page lists the commands of `zlay admin`, all of them and no others, and the flags of limits."""
+    text = (ROOT / "docs" / "operations.md").read_text().partition("### From a shell")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`zlay admin .*?) \|", text, re.MULTILINE)
+    listed = {name for cell in cells for name in re.findall(r"`(?:zlay admin )?([a-z-]+)(?: [A-Z]+| \[NAME\])?`", cell)}
+    assert listed == set(re.findall(r"^    ([a-z-]+)  ", help_of("admin"), re.MULTILINE))
+    assert set(re.findall(r"--(?:[a-z]+-)*[a-z]+", text)) >= set(re.findall(r"--(?:bytes-)?per-\w+", help_of("admin")))
 
 
 def test_version() -> None:

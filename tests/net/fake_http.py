@@ -25,6 +25,8 @@ class Request:
     target: str
     headers: dict[str, str]
     connection: int  # counted from 1
+    method: str = "GET"
+    body: bytes = b""
 
     @property
     def path(self) -> str:
@@ -138,4 +140,10 @@ def _read_request(connection: socket.socket, number: int) -> Request | None:
     event = parser.next_event()
     assert isinstance(event, h11.Request)
     headers = {name.decode(): value.decode() for name, value in event.headers}
-    return Request(event.target.decode(), headers, number)
+    body = raw.partition(b"\r\n\r\n")[2]
+    while len(body) < int(headers.get("content-length", "0")):
+        data = connection.recv(65536)
+        if not data:
+            return None
+        body += data
+    return Request(event.target.decode(), headers, number, event.method.decode(), body)

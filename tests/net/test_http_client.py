@@ -305,3 +305,35 @@ def test_a_stop_ends_the_waiting(silent: str) -> None:
             client.get(url, timeout_s=120.0, max_body_bytes=LIMIT)
         stopper.join()
         assert caught.value.kind == "stopped"
+
+
+def test_a_post(client: HttpClient) -> None:
+    """A POST carries its body as JSON, and the headers given, as UTF-8; its answer comes whatever the status."""
+
+    def answer(request: Request, _connection: socket.socket) -> bytes:
+        said = {"method": request.method, "body": request.body.decode(), "by": request.headers["authorization"]}
+        return reply_json(said | {"type": request.headers["content-type"]}, status=409)
+
+    with FakeHttp(answer) as server:
+        told = client.post(
+            server.url + "/x", b"{}" * 50_000, timeout_s=5, max_body_bytes=200_000, headers=[("Authorization", "wörd")]
+        )
+        assert told.status == 409
+        assert told.json() == {"method": "POST", "body": "{}" * 50_000, "by": "wörd", "type": "application/json"}
+
+
+def test_a_post_is_never_sent_twice(client: HttpClient) -> None:
+    """A POST goes out on a connection of its own, also where one is kept open, and once where that is cut."""
+    seen: list[str] = []
+
+    def answer(request: Request, _connection: socket.socket) -> bytes | None:
+        seen.append(request.method)
+        return reply(200, b"x") if request.method == "GET" else None
+
+    with FakeHttp(answer) as server:
+        get(client, server)
+        with pytest.raises(HttpFault) as caught:
+            client.post(server.url + "/x", b"{}", timeout_s=5, max_body_bytes=LIMIT)
+        assert caught.value.kind == "closed"
+    assert seen == ["GET", "POST"]
+    assert client.connects == 2

@@ -40,6 +40,7 @@ CONFIG = """
 continue-on-failure = true
 [checks]
 positive_data_acceptance.enabled = {meant}
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 413, 414, 429, 431]
 """
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client on h11: GET, JSON, nothing else.
+"""A small HTTP/1.1 client on h11: GET and POST, JSON, nothing else.
 
 Promises: an answer or an HttpFault within the time given, and soon once a stop has begun (the system's resolver alone
 may take longer, and then holds up this thread only); never more than `max_body_bytes` of body in memory; no redirect is
@@ -33,7 +33,7 @@ from zlay import shared
 from zlay.errors import HttpFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["FAULT_KINDS", "USER_AGENT", "HttpClient", "HttpResponse", "split_url", "tls_context"]
 
@@ -116,40 +116,70 @@ class HttpClient:
         self._idle: OrderedDict[tuple[str, str, int], _Connection] = OrderedDict()
         self.connects = 0
 
-    def get(self, url: str, *, timeout_s: float, max_body_bytes: int, accept: str = "application/json") -> HttpResponse:
+    def get(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        max_body_bytes: int,
+        accept: str = "application/json",
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> HttpResponse:
         """The answer to GET `url`, whatever its status, within `timeout_s`. Raises HttpFault."""
-        scheme, host, port, target = split_url(url)
+        origin, request = self._request("GET", url, [("Accept", accept), *headers])
         deadline = time.monotonic() + timeout_s
-        origin = (scheme, host, port)
-        request = self._request(host, port, scheme, target, accept)
         connection = self._take_idle(origin)
         if connection is not None:
             try:
-                return self._exchange(origin, connection, request, deadline, max_body_bytes)
+                return self._exchange(origin, connection, request, b"", deadline, max_body_bytes)
             except HttpFault as fault:
                 # The server may close an idle connection just when we use it: a GET may be asked again (RFC 9112 9.5).
                 if fault.kind != "closed" or connection.answered:
                     raise
-        return self._exchange(origin, self._connect(origin, deadline), request, deadline, max_body_bytes)
+        return self._exchange(origin, self._connect(origin, deadline), request, b"", deadline, max_body_bytes)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        timeout_s: float,
+        max_body_bytes: int,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> HttpResponse:
+        """The answer to a POST of JSON, whatever its status, within `timeout_s`. Raises HttpFault.
+
+        On a connection of its own, since it must not be sent twice.
+        """
+        length = str(len(body))
+        said = [
+            ("Accept", "application/json"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", length),
+            *headers,
+        ]
+        origin, request = self._request("POST", url, said)
+        deadline = time.monotonic() + timeout_s
+        return self._exchange(origin, self._connect(origin, deadline), request, body, deadline, max_body_bytes)
 
     def close(self) -> None:
         """Closes the connections kept open; the client can be used again."""
         while self._idle:
             self._idle.popitem()[1].close()
 
-    def _request(self, host: str, port: int, scheme: str, target: str, accept: str) -> h11.Request:
+    def _request(
+        self, method: str, url: str, headers: Sequence[tuple[str, str]]
+    ) -> tuple[tuple[str, str, int], h11.Request]:
+        """Whom to ask, and what."""
+        scheme, host, port, target = split_url(url)
         name = f"[{host}]" if ":" in host else host
         authority = name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
-        headers = [
-            ("Host", authority),
-            ("User-Agent", USER_AGENT),
-            ("Accept", accept),
-            ("Accept-Encoding", "identity"),
-        ]
+        said = [("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"), *headers]
         if not self._keep_alive:
-            headers.append(("Connection", "close"))
+            said.append(("Connection", "close"))
         try:
-            return h11.Request(method="GET", target=target, headers=headers)
+            lines = [(b"Host", authority.encode("ascii")), *((name.encode(), value.encode()) for name, value in said)]
+            return (scheme, host, port), h11.Request(method=method, target=target, headers=lines)
         except (h11.LocalProtocolError, UnicodeEncodeError) as exc:
             raise HttpFault("url", f"not a URL for a request: {target!r}") from exc
 
@@ -188,12 +218,13 @@ class HttpClient:
         origin: tuple[str, str, int],
         connection: _Connection,
         request: h11.Request,
+        body: bytes,
         deadline: float,
         max_body_bytes: int,
     ) -> HttpResponse:
         reusable = False
         try:
-            response = connection.ask(request, deadline, max_body_bytes)
+            response = connection.ask(request, body, deadline, max_body_bytes)
             reusable = self._keep_alive and connection.start_next()
         except TimeoutError as exc:
             raise HttpFault("timeout", f"{origin[1]} does not answer in time") from exc
@@ -237,11 +268,12 @@ class _Connection:
         self._http.start_next_cycle()
         return True
 
-    def ask(self, request: h11.Request, deadline: float, max_body_bytes: int) -> HttpResponse:
+    def ask(self, request: h11.Request, content: bytes, deadline: float, max_body_bytes: int) -> HttpResponse:
         """Raises TimeoutError, OSError, h11.RemoteProtocolError or HttpFault."""
         self.answered = False
         self._sock.settimeout(_left_s(deadline))
-        self._sock.sendall(self._http.send(request) + self._http.send(h11.EndOfMessage()))
+        parts = (self._http.send(request), self._http.send(h11.Data(data=content)), self._http.send(h11.EndOfMessage()))
+        self._sock.sendall(b"".join(part or b"" for part in parts))
         head: h11.Response | None = None
         body = bytearray()
         while True:

@@ -1,82 +1,28 @@
-"""`zlay hosts`: what a running relay says of its hosts, for people. Main thread only.
+"""Hosts for people: a table of all, and all that is known of one. Pure functions.
 
-Asks GET /admin/hosts of the metrics port. What hosts have said themselves is shown without its control characters.
+What hosts have said themselves is shown without its control characters.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from zlay.errors import HttpFault
-from zlay.terminal import reader_may_leave, size_text, time_text
+from zlay.terminal import plain, size_text, time_text
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
-__all__ = ["add_parser", "host_lines", "table_lines"]
+__all__ = ["host_lines", "table_lines"]
 
-TIMEOUT_S = 30.0
 REASONS_SHOWN = 12
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Mounts `hosts`."""
-    parser = commands.add_parser(
-        "hosts",
-        help="what a running relay knows of its hosts",
-        description="Show the hosts of a running relay, or all that it knows of one. The password is that of "
-        "RELAY_ADMIN_PASSWORD.",
-    )
-    parser.add_argument("hostname", metavar="NAME", nargs="?", help="one host; default: all, a line each")
-    parser.add_argument(
-        "--url",
-        default=f"http://localhost:{os.environ.get('RELAY_METRICS_PORT', '3001')}",
-        help="the relay's metrics port [RELAY_METRICS_PORT, default: http://localhost:3001]",
-    )
-    parser.add_argument("--json", action="store_true", help="the relay's answer as it came")
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    query = "" if arguments.hostname is None else "?" + urllib.parse.urlencode({"hostname": arguments.hostname})
-    said = _ask(arguments.url.rstrip("/") + "/admin/hosts" + query, os.environ.get("RELAY_ADMIN_PASSWORD", ""))
-    with reader_may_leave():
-        if arguments.json:
-            print(json.dumps(said, indent=2))
-        elif arguments.hostname is None:
-            print(*table_lines(said), sep="\n")
-        else:
-            print(*host_lines(said, time.time()), sep="\n")
-    return 0
-
-
-def _ask(url: str, password: str) -> Any:
-    """The relay's answer. Raises HttpFault."""
-    bearer = f"Bearer {password}".encode().decode("latin-1")
-    try:
-        request = urllib.request.Request(url, headers={"Authorization": bearer})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as exc:
-        with exc:
-            text = exc.read(4096).decode(errors="replace")
-        raise HttpFault("protocol", f"{url}: {exc.code} {_plain(text)}") from None
-    except (OSError, ValueError) as exc:
-        raise HttpFault("closed", f"{url}: {exc}") from None
 
 
 def table_lines(said: dict[str, Any]) -> Iterator[str]:
     """All hosts, a line each, then those that were held back longest."""
     yield f"{'host':<44} {'status':<9} {'tier':<9} {'accounts':>9} {'frames':>10} {'throttled':>9}  last failure"
     for host in said["hosts"]:
-        failure = "" if host["failure_kind"] is None else f"{host['failure_kind']}: {_plain(host['failure_text'])}"
+        failure = "" if host["failure_kind"] is None else f"{host['failure_kind']}: {plain(host['failure_text'])}"
         yield (
             f"{host['hostname']:<44} {host['status']:<9} {host['tier']:<9} {host['account_count']:>9}"
             f" {host['frames']:>10} {host['throttled_s']:>8.0f}s  {failure[:80]}"
@@ -96,7 +42,7 @@ def host_lines(host: dict[str, Any], now_s: float) -> Iterator[str]:
     if host["next_dial_us"] is not None:
         yield f"  next dial   in {max(0.0, host['next_dial_us'] / 1e6 - now_s):.0f} s"
     if host["failure_kind"] is not None:
-        told = f"{host['failure_kind']}: {_plain(host['failure_text'])}"
+        told = f"{host['failure_kind']}: {plain(host['failure_text'])}"
         yield f"  last fault  {told}, at {time_text(host['failure_us'])}"
     lag = "-" if host["lag_s"] is None else f"{host['lag_s']:.1f} s"
     yield f"  cursor      {host['cursor']}, last seq {host['last_seq']}, {host['pending']} frames on their way"
@@ -126,7 +72,3 @@ def _limits_text(limits: dict[str, int]) -> str:
     events = "/".join(str(limits[name] or "-") for name in windows)
     sizes = "/".join(size_text(limits["bytes_" + name]) if limits["bytes_" + name] else "-" for name in windows)
     return f"{events} events, {sizes} a second/hour/day"
-
-
-def _plain(text: object) -> str:
-    return "".join(char if char.isprintable() else "?" for char in str(text))
