@@ -5,12 +5,10 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from typing import TYPE_CHECKING
+
+import pytest
 
 from zlay.hosts.dns import Address, Answer, Resolver, resolve
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_numeric_and_unknown() -> None:
@@ -62,4 +60,35 @@ def test_nobody_asks_what_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> N
     go_on.set()
     assert [answers.get(timeout=20)[0] for _ in range(2)] == [0, 1000]
     assert asked == ["127.0.0.1", "127.0.0.2"]
+    resolver.stop()
+
+
+def test_no_thread_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in the system's resolver is an answer and costs no thread; one that could not be had is had later."""
+    system, start = socket.getaddrinfo, threading.Thread.start
+    faults, refusals = [RuntimeError("out of order")], [RuntimeError("can't start new thread")]
+
+    def getaddrinfo(name: str, *args: object, **kwargs: int) -> list[object]:
+        if faults:
+            raise faults.pop()
+        return list(system(name, 80, **kwargs))
+
+    def no_thread(self: threading.Thread) -> None:
+        if refusals:
+            raise refusals.pop()
+        start(self)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    answers: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
+    resolver = Resolver(1, lambda token, answer: answers.put((token, answer)), wanted=lambda _: True)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(RuntimeError):
+        resolver.start()
+    resolver.start()
+    resolver.start()  # nothing more to be done
+    for token in range(3):
+        resolver.ask(token, f"127.0.0.{token}", 80)
+    got = dict(answers.get(timeout=20) for _ in range(3))
+    assert "out of order" in str(got[0])
+    assert [isinstance(got[token], list) for token in (1, 2)] == [True, True]
     resolver.stop()

@@ -131,7 +131,6 @@ class Dialer:
         self._answers: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # lives as long as the dialer object
         self._resolver = Resolver(dns_threads, self._deliver, wanted=self._is_resolving)
-        self._resolver_started = False
         self._stopping = False
         self._hosts: dict[int, _Host] = {}
         self._by_index: dict[int, _Host] = {}
@@ -207,9 +206,7 @@ class Dialer:
 
     def run(self) -> None:
         """Dials until `stop`. May be called again after an exception: all is planned anew, what streams goes on."""
-        if not self._resolver_started:
-            self._resolver_started = True
-            self._resolver.start()
+        self._resolver.start()
         self._begin()
         try:
             while not self._stopping:

@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zlay import logs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,12 +37,15 @@ class Address:
 
 Answer = list[Address] | OSError
 
+log = logs.get("hosts")
+
 
 class Resolver:
     """A bounded number of threads that call getaddrinfo.
 
     What nobody waits for any more is not asked: where the system's resolver takes longer than dials do, the queue moves
-    on all the same, and is bounded by the dials in flight and what was given up since.
+    on all the same, and is bounded by the dials in flight and what was given up since. No thread ends before `stop`,
+    whatever goes wrong in it.
     """
 
     def __init__(self, threads: int, deliver: Callable[[int, Answer], None], *, wanted: Callable[[int], bool]) -> None:
@@ -49,11 +54,13 @@ class Resolver:
         self._deliver = deliver
         self._wanted = wanted
         self._questions: queue.SimpleQueue[tuple[int, str, int] | None] = queue.SimpleQueue()
+        self._started = 0
 
     def start(self) -> None:
-        """Starts the threads."""
-        for number in range(self._threads):
-            threading.Thread(target=self._run, name=f"dns-{number}", daemon=True).start()
+        """Starts the threads that do not run yet. RuntimeError when there are none to be had: may be called again."""
+        while self._started < self._threads:
+            threading.Thread(target=self._run, name=f"dns-{self._started}", daemon=True).start()
+            self._started += 1
 
     def ask(self, token: int, name: str, port: int) -> None:
         """Asks for the addresses of `name`; `deliver(token, answer)` follows on another thread."""
@@ -61,14 +68,20 @@ class Resolver:
 
     def stop(self) -> None:
         """Lets the threads end after the question they are at; they are not waited for."""
-        for _ in range(self._threads):
+        for _ in range(self._started):
             self._questions.put(None)
 
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
             token, name, port = question
-            if self._wanted(token):
-                self._deliver(token, resolve(name, port))
+            if not self._wanted(token):
+                continue
+            try:
+                answer = resolve(name, port)
+            except Exception as exc:  # noqa: BLE001 - nobody else would miss this thread
+                answer = OSError(f"{type(exc).__name__}: {exc}")
+                log.warn_rate("dns", "a name cannot be asked for", name=name, error=str(answer))
+            self._deliver(token, answer)
 
 
 def resolve(name: str, port: int) -> Answer:

@@ -21,6 +21,7 @@ __all__ = ["MAX_HEAD_BYTES", "PATH", "DialFailed", "Upgrade"]
 
 MAX_HEAD_BYTES = 16 * 1024  # status line and headers; wsproto's servers send a few hundred bytes
 MAX_REASON_CHARS = 200
+LONGEST_RETRY_AFTER_S = 3600  # as seldom as hosts are dialled that do not answer at all
 RELAY_MARK = b"atproto-relay"  # E16: in the Server header of every relay
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
@@ -104,5 +105,5 @@ def _retry_after(event: RejectConnection) -> float | None:
     """Seconds of a Retry-After header, when it gives them in that form."""
     for name, value in event.headers:
         if name.lower() == b"retry-after" and value.isdigit():
-            return float(min(int(value[:9]), 86_400))
+            return float(min(int(value[:9]), LONGEST_RETRY_AFTER_S))
     return None
