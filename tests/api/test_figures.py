@@ -13,6 +13,7 @@ from tests.api.support import UPGRADE, Client, wait_until
 from tests.eventlog.support import message
 from tests.live import PASSWORD, LiveRelay
 from tests.reference.consumer import SUBSCRIBE
+from zlay.api.router import OPENAPI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,9 @@ def test_leaks_since_the_first_question(live: LiveRelay, internal: Client, monke
         assert (told["since_us"], told["frames"]) == (begun["since_us"], 5)
         assert len(told["sites"]) <= 3
         site = told["sites"][0]
+        described = json.loads(OPENAPI)["components"]["schemas"]["Leaks"]["properties"]
+        assert set(told) == set(described)
+        assert set(site) == set(described["sites"]["items"]["properties"])
         assert site["stack"][-1] == f"{__file__}:{grow.__code__.co_firstlineno + 2}"
         assert site["bytes"] >= len(kept) * 20_000
         assert told["grown_bytes"] >= site["bytes"]
