@@ -27,22 +27,23 @@ def clients() -> Iterator[list[Client]]:
 
 
 def test_connections_by_port_and_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port has its limit, a client its own, an IPv6 /64 being one; who leaves makes room, and is forgotten."""
+    """A port has its limit, a client its own on the public one, an IPv6 /64 being one; who leaves makes room, and is
+    forgotten."""
     monkeypatch.setattr(admission, "MAX_CONNECTIONS", 5)
     monkeypatch.setattr(admission, "MAX_CONNECTIONS_PER_CLIENT", 2)
-    monkeypatch.setattr(admission, "MAX_INTERNAL_CONNECTIONS", 1)
+    monkeypatch.setattr(admission, "MAX_INTERNAL_CONNECTIONS", 3)
     one = Admission()
     peers = ["2001:db8::1", "2001:db8::2", "1.1.1.1", "1.1.1.1", "1.1.1.2"]
     assert [one.refusal(peer, is_internal=False) for peer in peers[:2]] == [None, None]
     assert one.refusal("2001:db8::3", is_internal=False) == "address_full"
-    assert one.refusal("2001:db8:0:1::3", is_internal=True) is None
-    assert one.refusal("2001:db8:0:2::3", is_internal=True) == "port_full"
+    assert [one.refusal("2001:db8::1", is_internal=True) for _ in range(4)] == [None, None, None, "port_full"]
     assert [one.refusal(peer, is_internal=False) for peer in peers[2:]] == [None, None, None]
     assert one.refusal("1.1.1.3", is_internal=False) == "port_full"
-    assert one.open == {False: 5, True: 1}
+    assert one.open == {False: 5, True: 3}
     for peer in peers:
         one.leave(peer, is_internal=False)
-    one.leave("2001:db8:0:1::3", is_internal=True)
+    for _ in range(3):
+        one.leave("2001:db8::1", is_internal=True)
     assert (one.open, one.clients) == ({False: 0, True: 0}, 0)
 
 
@@ -53,9 +54,10 @@ def test_requests_by_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.ask("1.1.1.1", is_internal=False) for _ in range(3)] == [True, True, False]
     assert one.ask("1.1.1.2", is_internal=False)
     assert one.ask("1.1.1.1", is_internal=True)
-    for _ in range(3):
-        one.answered("1.1.1.1")
-    one.answered("1.1.1.2")
+    one.answered("1.1.1.1", is_internal=True)
+    assert not one.ask("1.1.1.1", is_internal=False)
+    for address in ("1.1.1.1", "1.1.1.1", "1.1.1.2"):
+        one.answered(address, is_internal=False)
     assert one.clients == 0
 
 

@@ -295,6 +295,9 @@ def test_requests_over_what_the_pool_holds_are_told_so(running: Running, monkeyp
             told = client.request("GET", "/")
             assert (told.status, told.json["error"], told.headers["retry-after"]) == (503, "ServiceUnavailable", "5")
             assert client.request("GET", "/now").status == 200
+            client.send(request_bytes("GET", "/take", UPGRADE) + request_bytes("GET", "/") * 600)  # no deep recursion
+            for _ in range(601):
+                assert client.answer().status == 503
         with running.client(internal=True) as client:
             assert client.request("GET", "/").status == 200
         echo(running).gate.set()
@@ -321,11 +324,13 @@ def test_connections_have_limits_by_address_and_port(running: Running, monkeypat
     with running.client(internal=True) as inside:
         assert inside.request("GET", "/").status == 200
         monkeypatch.setattr(admission, "MAX_CONNECTIONS", 100)
-        monkeypatch.setattr(admission, "MAX_CONNECTIONS_PER_CLIENT", 4)
+        monkeypatch.setattr(admission, "MAX_CONNECTIONS_PER_CLIENT", 3)
         with running.client() as over:
             told = over.answer()
             assert (told.status, told.json["error"]) == (429, "RateLimitExceeded")
             assert over.at_end()
+        with running.client(internal=True) as more:
+            assert more.request("GET", "/").status == 200
     assert refusals(running) == {"port_full": 1, "address_full": 1}
     for client in clients:
         client.sock.close()
@@ -413,7 +418,9 @@ def test_descriptors_of_upgrades_come_back_while_their_upgrade_is_not_over(runni
         with running.client() as client:
             client.send(request_bytes("GET", "/take", UPGRADE))
             wait_until(lambda: bool(echo(running).taken), "it is taken")
-            echo(running).taken.pop()[0].close()
+            sock, _ = echo(running).taken.pop()
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 0
+            sock.close()
             with running.client() as other:
                 assert other.request("GET", "/now").status == 200
     wait_until(lambda: running.server.connections == 0, "none is counted")

@@ -1,7 +1,8 @@
 """How many connections and waiting requests there may be, in all and of one client. The epoll thread's alone.
 
 A client is an IPv4 address or an IPv6 /64. Connections are counted by who connects, which may be a proxy; requests by
-who asks, proxies looked through.
+who asks, proxies looked through. On the internal port a client may have all there is: a proxy on this machine, with
+the public port full through it, must not keep health checks of the same address out.
 """
 
 from __future__ import annotations
@@ -31,29 +32,33 @@ class Admission:
         until `leave`."""
         if self.open[is_internal] >= (MAX_INTERNAL_CONNECTIONS if is_internal else MAX_CONNECTIONS):
             return "port_full"
-        key = client_of(peer)
-        if self._per_peer[key] >= MAX_CONNECTIONS_PER_CLIENT:
-            return "address_full"
-        self._per_peer[key] += 1
+        if not is_internal:
+            key = client_of(peer)
+            if self._per_peer[key] >= MAX_CONNECTIONS_PER_CLIENT:
+                return "address_full"
+            self._per_peer[key] += 1
         self.open[is_internal] += 1
         return None
 
     def leave(self, peer: str, *, is_internal: bool) -> None:
         """A connection is no more, or is a consumer's."""
         self.open[is_internal] -= 1
-        _take_off(self._per_peer, client_of(peer))
+        if not is_internal:
+            _take_off(self._per_peer, client_of(peer))
 
     def ask(self, address: str, *, is_internal: bool) -> bool:
-        """Whether one more request may wait for a handler; counted until `answered`. The internal port's all may."""
-        key = client_of(address)
-        if not is_internal and self._asking[key] >= MAX_WAITING_PER_CLIENT:
-            return False
-        self._asking[key] += 1
+        """Whether one more request may wait for a handler; counted until `answered`."""
+        if not is_internal:
+            key = client_of(address)
+            if self._asking[key] >= MAX_WAITING_PER_CLIENT:
+                return False
+            self._asking[key] += 1
         return True
 
-    def answered(self, address: str) -> None:
+    def answered(self, address: str, *, is_internal: bool) -> None:
         """A request that was let in has its answer."""
-        _take_off(self._asking, client_of(address))
+        if not is_internal:
+            _take_off(self._asking, client_of(address))
 
     @property
     def clients(self) -> int:

@@ -94,20 +94,14 @@ class Conversations:
 
     def answered(self, client: Client, response: Response | None) -> None:
         """A handler's answer; None = the socket has gone with a consumer."""
-        client.busy = False
-        if client.asked is not None:
-            self._admission.answered(client.asked)
-            client.asked = None
-        if client in self._leaving:
-            self._leaving.discard(client)
-            if response is None:
-                self._count_answer(client, SWITCHING)
-                self._admission.leave(client.peer, is_internal=client.is_internal)
-                return
-            self._clients[client.fd] = client
-            _bound_kernel(client.sock, MAX_KERNEL_UNSENT_BYTES)
-        assert response is not None  # only an upgrade's socket can be gone
-        self._guard(client, partial(self._go_on, client, response))
+        if response is not None:
+            self._take_back(client)
+            self._guard(client, partial(self._go_on, client, response))
+            return
+        self._leaving.remove(client)  # only an upgrade's socket can be gone
+        self._end_asking(client)
+        self._count_answer(client, SWITCHING)
+        self._admission.leave(client.peer, is_internal=client.is_internal)
 
     def go_on(self) -> None:
         """Gives each of those that wait for their turn one."""
@@ -234,15 +228,16 @@ class Conversations:
             self.tally.refuse("client_full")
             message = "too many requests of one client are waiting"
             self._answer(client, error_response(429, "RateLimitExceeded", message, _TRY_AGAIN))
-        elif not self._submit(client, found):
-            self._admission.answered(request.address)
-            self.tally.refuse("handlers_full")
-            self._answer(client, error_response(503, "ServiceUnavailable", "too many requests are waiting", _TRY_AGAIN))
         else:
             client.asked = request.address
             client.busy = True
             if isinstance(found, Upgrade):
-                self._leave(client)
+                self._leave(client)  # first: a handler may be done with the socket before `_submit` returns
+            if not self._submit(client, found):
+                self._take_back(client)
+                self.tally.refuse("handlers_full")
+                message = "too many requests are waiting"
+                self._answer(client, error_response(503, "ServiceUnavailable", message, _TRY_AGAIN))
 
     def _await_more(self, client: Client) -> None:
         if client.http.wants_continue:
@@ -352,6 +347,20 @@ class Conversations:
         self._unregister(client)
         del self._clients[client.fd]
         self._leaving.add(client)
+
+    def _take_back(self, client: Client) -> None:
+        """No handler works for it any more, or none did."""
+        client.busy = False
+        self._end_asking(client)
+        if client in self._leaving:
+            self._leaving.discard(client)
+            self._clients[client.fd] = client
+            _bound_kernel(client.sock, MAX_KERNEL_UNSENT_BYTES)
+
+    def _end_asking(self, client: Client) -> None:
+        if client.asked is not None:
+            self._admission.answered(client.asked, is_internal=client.is_internal)
+            client.asked = None
 
     def _let_go(self, client: Client, reason: str) -> None:
         if self._is_open(client):
