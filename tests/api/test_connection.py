@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.api.support import UPGRADE, request_bytes
-from tests.api.test_hostile import REFUSED
+from tests.api.test_hostile import PASSED, REFUSED
 from zlay.api.connection import MAX_HEADER_BYTES, HttpConnection, Upgrade
 from zlay.api.message import Request, Response, json_response
 
@@ -85,6 +85,54 @@ def test_every_cut_of_what_is_refused_is_refused_alike(name: str) -> None:
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert not http.keep_alive
         assert http.held_bytes <= len(sent)
+
+
+def outcome(pieces: list[bytes]) -> list[tuple[str, str, bytes] | int | str]:
+    """What a connection makes of these pieces: requests, then the status of a refusal, or "waits"."""
+    http = new()
+    out: list[tuple[str, str, bytes] | int | str] = []
+    for piece in pieces:
+        http.feed(piece)
+        while (found := http.next()) is not None:
+            if isinstance(found, Response):
+                return [*out, found.status]
+            request = found.request if isinstance(found, Upgrade) else found
+            out.append((request.method, request.path, request.body))
+            if isinstance(found, Upgrade):
+                return [*out, "upgrades"]
+            http.answer(json_response({}))
+            if not http.keep_alive:
+                return [*out, "ends"]
+    return [*out, "waits" if http.in_request else "idle"]
+
+
+ODD = [sent for sent, *_ in PASSED.values()]
+BAD = [sent for sent, status, *_ in REFUSED.values() if len(sent) < 500 and status != 413]
+
+
+DAMAGE = st.sampled_from([b"", b"\r", b"\n", b" ", b"\0", b"0", b":", b"%", b"\xff"])
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from([STREAM, *ODD, *BAD, request_bytes("GET", "/x", UPGRADE)]), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 600), DAMAGE), max_size=4),
+    st.lists(st.integers(1, 600), max_size=8),
+)
+def test_mutants_mean_the_same_however_they_are_cut(
+    parts: list[bytes], edits: list[tuple[int, bytes]], cuts: list[int]
+) -> None:
+    """Good, odd and bad requests, joined and damaged, give the same requests and the same end in one piece, in single
+    bytes, and in any other pieces."""
+    stream = b"".join(parts)
+    for at, new_byte in edits:
+        stream = stream[:at] + new_byte + stream[at + 1 :]
+    ends = sorted({cut for cut in cuts if cut < len(stream)} | {len(stream)})
+    pieces = [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    whole = outcome([stream])
+    assert outcome(pieces) == whole
+    single = outcome([stream[n : n + 1] for n in range(len(stream))])
+    assert single == whole
 
 
 def test_a_head_without_end_is_bounded_however_it_comes() -> None:

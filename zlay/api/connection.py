@@ -161,7 +161,7 @@ class HttpConnection:
             self._searched = end
             if self._ended:
                 raise _RefusedError(400, "the request is cut short")
-            if self._buffer[0] <= ord(" "):  # a TLS client, most likely: it will not send the end of a head
+            if self._buffer[0] <= ord(" ") and self._buffer != b"\r":  # a TLS client, most likely: it will not send the end of a head
                 raise _RefusedError(400, "the request is not HTTP/1.1")
             return False
         head = bytes(self._buffer[:end])
