@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.api.support import UPGRADE, request_bytes
-from tests.api.test_hostile import PASSED, REFUSED
-from zlay.api.connection import MAX_HEADER_BYTES, HttpConnection, Upgrade
+from tests.api.test_hostile import CHUNKED, PASSED, REFUSED
+from zlay.api.connection import MAX_CHUNKS, MAX_HEADER_BYTES, HttpConnection, Upgrade
+from zlay.api.conversations import RECEIVE_BYTES
 from zlay.api.message import Request, Response, json_response
 
 
@@ -133,6 +136,37 @@ def test_mutants_mean_the_same_however_they_are_cut(
     assert outcome(pieces) == whole
     single = outcome([stream[n : n + 1] for n in range(len(stream))])
     assert single == whole
+
+
+COSTLY = {
+    **{name: sent for name, (sent, *_) in REFUSED.items()},
+    "a hundred headers": b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X:" + b" a" * 75 + b" \r\n") * 98 + b"\r\n",
+    "a list": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: " + b"a," * 8_000 + b"\r\n\r\n",
+    "percent signs": b"GET /" + b"%41" * 2_600 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "as many chunks as allowed": CHUNKED + b"1\r\nx\r\n" * MAX_CHUNKS + b"0\r\n\r\n",
+    "trailers": CHUNKED + b"0\r\n" + b"a:\r\n" * 120 + b"\r\n",
+    "blanks in a trailer": CHUNKED + b"0\r\nX:" + b" " * 500 + b"\0\r\n\r\n",
+}
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("name", COSTLY)
+def test_no_request_costs_more_than_its_share(name: str) -> None:
+    """No piece that can be sent takes the thread that all wait for longer than a twentieth of a second."""
+    stream = COSTLY[name]
+    best = 1.0
+    for _ in range(3):
+        http = new()
+        took = 0.0
+        for at in range(0, len(stream), RECEIVE_BYTES):
+            began = time.thread_time()
+            http.feed(stream[at : at + RECEIVE_BYTES])
+            found = http.next()
+            took = max(took, time.thread_time() - began)
+            if found is not None:
+                break
+        best = min(best, took)
+    assert best < 0.05
 
 
 def test_a_head_without_end_is_bounded_however_it_comes() -> None:

@@ -100,9 +100,13 @@ REFUSED = {  # name: (sent, status, error, counted as)
     "a chunk's line without end": (CHUNKED + b"1" + b";x" * 10_000, 431, "HeadersTooLarge", "headers"),
     "small chunks": (CHUNKED + b"1\r\nx\r\n" * 1_100, 413, "PayloadTooLarge", "body"),
     "small chunks with much beside": (
-        CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\nx\r\n") * 20, 413, "PayloadTooLarge", "body",
+        CHUNKED + (b"1;" + b"x" * 400 + b"\r\nx\r\n") * 400, 413, "PayloadTooLarge", "body",
     ),
     "trailers without end": (CHUNKED + b"0\r\n" + b"X: a\r\n" * 4_000, 431, "HeadersTooLarge", "headers"),
+    "blanks and NUL": (GET + b"X:" + b" " * 16_000 + b"\0\r\n\r\n", 400, "InvalidRequest", "malformed"),
+    "blanks and CR": (GET + b"X:" + b" " * 16_000 + b"\r\r\n\r\n", 400, "InvalidRequest", "malformed"),
+    "blanks and a form feed": (GET + b"X:" + b"\t" * 16_000 + b"\f\r\n\r\n", 400, "InvalidRequest", "malformed"),
+    "a trailer of blanks": (CHUNKED + b"0\r\nX:" + b" " * 16_000 + b"\0\r\n\r\n", 431, "HeadersTooLarge", "headers"),
     "a trailer that is none": (CHUNKED + b"0\r\nNo Colon\r\n\r\n", 400, "InvalidRequest", "malformed"),
 }  # fmt: skip
 
