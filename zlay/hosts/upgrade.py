@@ -14,6 +14,8 @@ from wsproto.events import AcceptConnection, RejectConnection, Request
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
+import zlay.net.h11_tables  # noqa: F401 - for what it does
+
 if TYPE_CHECKING:
     from zlay.hosts.interface import FailureKind
 
