@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 __all__ = ["consumer_lines", "growth_lines", "memory_lines"]
 
 PART_NAMES = {
+    "python": "Python's objects",
     "files": "code and data of files",
     "main_stack": "stack of the main thread",
+    "thread_stacks": "stacks of threads",
+    "libc_arenas": "malloc, small blocks",
+    "malloc_pieces": "malloc, large blocks",
     "frame_pool": "frames",
-    "libc_in_use": "libc's arenas, in use",
-    "libc_free": "libc's arenas, free",
+    "remainder": "nobody's",
 }
 AGENT_SHOWN = 40  # characters
 
@@ -43,9 +46,8 @@ def memory_lines(said: dict[str, Any]) -> Iterator[str]:
     """Where the memory is: parts that add up, then what C has asked for."""
     rss = said["rss"]
     yield f"{'resident memory':<28} {size_text(rss):>12}  malloc by {said['allocator']}"
-    for name, n in [*said["parts"].items(), ("remainder", said["remainder"])]:
-        shown = PART_NAMES.get(name, "all else: Python, stacks, tables" if name == "remainder" else name)
-        yield f"  {shown:<32} {_signed(n):>12} {100 * n / max(rss, 1):>5.1f} %"
+    for name, n in [*sorted(said["parts"].items(), key=lambda part: -part[1]), ("remainder", said["remainder"])]:
+        yield f"  {PART_NAMES.get(name, name):<26} {size_text(n):>12} {100 * n / max(rss, 1):>5.1f} %"
     yield ""
     yield f"{'asked for by the core':<28} {'now':>12} {'at most':>12} {'pieces':>10} {'ever':>14}"
     for one in sorted(said["core"], key=lambda one: -one["live_bytes"]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zlay._fast import mem, pool
-from zlay.memory import allocator, libc
+from zlay.memory import allocator, libc, mappings
 
 __all__ = ["measure", "report", "rss_bytes", "sample", "smaps"]
 
@@ -84,20 +84,15 @@ def sample() -> dict[str, tuple[int, int, int, int]]:
 def report() -> dict[str, Any]:
     """Where the resident memory is, part by part, and what no part claims; what C has asked for, by tag; all figures.
 
-    Each part is resident by its source: code and data of files, the main thread's stack, frames, and what libc's malloc
-    has in its arenas. The remainder is Python's objects, the stacks of the other threads, and what C has asked for in
-    large pieces, as far as it has been touched.
+    Each part is resident memory by the mappings it has (zlay.memory.mappings). Of the mappings that are nobody's else,
+    the frame pool says what it has, and malloc how much it has had mapped piece by piece: more cannot be its.
     """
     figures = measure()
-    arenas = figures["libc_arenas"]
-    parts = {
-        "files": figures["smaps_rss"] - figures["smaps_anonymous"],
-        "main_stack": figures["main_stack"],
-        "frame_pool": pool.resident_bytes(),
-        "libc_in_use": min(figures["libc_in_use"], arenas),
-        "libc_free": figures["libc_free"],
-    }
-    rss = figures["smaps_rss"] or figures["rss"]
+    parts = mappings.by_kind(mappings.parse(mappings.read()))
+    pieces = parts.pop("pieces")
+    parts["frame_pool"] = min(pieces, pool.resident_bytes())
+    parts["malloc_pieces"] = min(pieces - parts["frame_pool"], figures["libc_mapped"])
+    rss = max(figures["rss"], sum(parts.values()))  # the mappings were read a moment later
     return {
         "allocator": allocator.running_on(),
         "rss": rss,
