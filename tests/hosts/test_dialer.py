@@ -631,3 +631,54 @@ def test_run_may_be_called_again(rig: Rig) -> None:
     rig._thread.start()
     rig.registry.next(broken, "active")
     assert reader.alive(rig.registry.targets[streaming].index)
+
+
+def test_run_again_finds_the_stream_that_was_not_noted(rig: Rig) -> None:
+    """A fault right after a reader was started does not lead to a second dial of its host."""
+    dials = itertools.count(1)
+    dialled: list[int] = []
+
+    def script(sock: socket.socket) -> None:
+        dialled.append(next(dials))
+        upgrade(sock)
+        hold(sock)
+
+    class Fault(Exception):
+        pass
+
+    def fail(host_id: int, status: HostStatus, failure: Failure | None) -> None:
+        raise Fault
+
+    host_id = rig.registry.add(rig.pds(script).hostname)
+    rig.dialer = dialer = Dialer(rig.registry, starter("native"), RULES, QUICK, seed=1)
+    rig.registry.set_status = fail  # type: ignore[method-assign]
+    dialer.add(host_id)
+    with pytest.raises(Fault):
+        dialer.run()
+    del rig.registry.set_status
+    rig._thread = threading.Thread(target=dialer.run)
+    rig._thread.start()
+    other = rig.registry.add(rig.pds(script_hold).hostname)
+    dialer.add(other)
+    rig.registry.next(other, "active")
+    report = dialer.report(host_id)
+    assert report is not None
+    assert (report.stage, dialled, dialer.stats()["descriptor_pauses_total"]) == ("streaming", [1], 0)
+
+
+def test_no_thread_for_a_reader(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HOST_READER=wsproto: where no thread can be had for a host, its connection is given up and dialled again."""
+    start, refusals = threading.Thread.start, [RuntimeError("can't start new thread")]
+
+    def no_thread(self: threading.Thread) -> None:
+        if self.name.startswith("wsproto-") and refusals:
+            raise refusals.pop()
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    host_id = rig.registry.add(rig.pds(script_hold).hostname)
+    dialer = rig.start(host_reader="wsproto")
+    dialer.add(host_id)
+    rig.registry.next(host_id, "active")
+    assert not refusals
+    assert dialer.stats()["descriptor_pauses_total"] == 1

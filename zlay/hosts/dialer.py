@@ -228,14 +228,16 @@ class Dialer:
         self._ready.clear()
         self._schedule.clear()
         for host in self._hosts.values():
-            if host.stage == "waiting":
-                self._plan(host, max(0.0, host.due - time.monotonic()))
-            elif host.stage == "dialling" or not reader.alive(host.index):
-                self._plan(host, 0.0)
+            if reader.alive(host.index):  # whatever was not noted of it
+                host.stage = "streaming"
+                self._note(host)
+            else:
+                self._plan(host, max(0.0, host.due - time.monotonic()) if host.stage == "waiting" else 0.0)
 
     def _end(self) -> None:
-        for dial in self._in_flight:
+        for dial, host in self._in_flight.items():
             dial.close()
+            host.dial = None
         self._in_flight.clear()
         self._resolving.clear()
         self._deadlines.clear()

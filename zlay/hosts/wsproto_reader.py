@@ -10,6 +10,7 @@ ones, by shutdown of the socket.
 
 from __future__ import annotations
 
+import errno
 import select
 import threading
 import time
@@ -95,7 +96,10 @@ class WsprotoCutter:
 
 
 class WsprotoReader:
-    """Reads one open connection to its end in a Python thread. Takes over `sock`, the TLS on it, and what was read."""
+    """Reads one open connection to its end in a Python thread. Takes over `sock`, the TLS on it, and what was read.
+
+    OSError where there is no thread; both then are still the caller's.
+    """
 
     def __init__(
         self,
@@ -114,7 +118,11 @@ class WsprotoReader:
         self._sock.setblocking(False)
         self._attached = reader.Attached(host_index, sock.fileno(), cursor)
         self._thread = threading.Thread(target=self._run, name=f"wsproto-{host_index}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            self._attached.finish("internal", 0, str(exc))
+            raise OSError(errno.EAGAIN, str(exc)) from exc
 
     def _run(self) -> None:
         try:
