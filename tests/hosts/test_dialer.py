@@ -19,7 +19,7 @@ from zlay._fast import host, pool, reader, tls
 from zlay.hosts.backoff import BackoffPolicy
 from zlay.hosts.connection import starter
 from zlay.hosts.dial import DialRules
-from zlay.hosts.dialer import Dialer
+from zlay.hosts.dialer import MANY, Dialer
 from zlay.hosts.interface import DialTarget, Failure
 
 if TYPE_CHECKING:
@@ -439,6 +439,45 @@ def test_a_good_stream_forgets_failures(rig: Rig, says: bytes, host_reader: str)
         assert failure is not None
         attempts.append(failure.attempts)
     assert attempts == ([1, 2, 1, 2, 3] if says else [1, 2, 3, 4, 5])
+
+
+def test_our_own_network_comes_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all hosts had failed until they were offline and one can be reached again, all are dialled at once; one that
+    fails while others stream is not."""
+    monkeypatch.setattr("zlay.hosts.dialer.ALL_AGAIN_S", 0.1)
+    works = threading.Event()
+    works.set()
+
+    def script(sock: socket.socket) -> None:
+        if works.is_set():
+            upgrade(sock)
+            hold(sock)
+
+    fakes = [rig.pds(script) for _ in range(MANY + 1)]
+    hosts = [rig.registry.add(fake.hostname) for fake in fakes]
+    dead = rig.registry.add(rig.pds(lambda sock: None).hostname)
+    dialer = rig.start(policy=BackoffPolicy(first_s=0.01, least_s=0.001, offline_after=2, offline_first_s=3600))
+    for host_id in hosts:
+        dialer.add(host_id)
+        rig.registry.next(host_id, "active")
+    works.clear()
+    for host_id in hosts:
+        reader.stop(rig.registry.targets[host_id].index)  # what follows is a dial at once, which fails
+        rig.registry.next(host_id, "offline")
+    works.set()
+    dialer.add(hosts[3])  # one is asked for
+    awaited = set(hosts)
+    while awaited:
+        told_id, status, _ = rig.registry.told.get(timeout=DEADLINE_S)
+        awaited -= {told_id} if status == "active" else set()
+    dialer.add(dead)
+    rig.registry.next(dead, "offline")
+    reader.stop(rig.registry.targets[hosts[0]].index)
+    rig.registry.next(hosts[0], "active")
+    report = dialer.report(dead)
+    assert report is not None
+    assert report.failures == 2
+    assert report.next_dial_unix_s is not None
 
 
 def test_removed_host_is_ended_and_never_dialled_again(rig: Rig) -> None:

@@ -2,7 +2,8 @@
 
 Promises: one thread for all dials, at least 256 in flight; every host that is known and not banned is dialled for ever,
 ever more slowly while it fails; a host has one connection at a time; a cursor is given up only after the host has said
-twice that it lies in the future; running out of descriptors pauses dialling and is said.
+twice that it lies in the future; running out of descriptors pauses dialling and is said; when our own network comes
+back, hosts that had become offline for its sake are dialled at once.
 
 Threads: `run` belongs to one (supervised) thread, which owns all state here. `add`, `remove`, `reset`, `stop` may be
 called from any thread: they only put a command on a queue. `report` and `stats` may be called from any thread: reports
@@ -51,6 +52,8 @@ DNS_THREADS = 8
 DESCRIPTOR_PAUSE_S = 1.0
 STORE_PAUSE_S = 5.0  # when the registry cannot answer: our fault, the host's back-off stays as it is
 LONGEST_SLEEP_S = 60.0
+MANY = 10  # hosts that do not all fail at once by themselves
+ALL_AGAIN_S = 10.0  # over which they are dialled when they can be reached again
 
 Stage = Literal["waiting", "dialling", "streaming"]
 
@@ -453,13 +456,26 @@ class Dialer:
             self._forget(host)
             return
         protocol = None if stream.session is None else stream.session.describe()[0]
+        alone = reader.stats()["alive"] == 0
         if not self._hand_over(host, stream):
             return
+        if alone and self._counts.connects:
+            self._all_again()
         host.stage = "streaming"
         host.connects += 1
         self._counts.connects += 1
         self._tell(host, "active", None)
         log.info("host connected", host=host.name, cursor=dial.cursor, tls=protocol)
+
+    def _all_again(self) -> None:
+        """Nobody was streamed from any more, and now somebody is: our own network had failed, and not so many hosts."""
+        failed = [host for host in self._hosts.values() if host.stage == "waiting" and host.backoff.failures]
+        if len(failed) < MANY:
+            return
+        log.info("hosts can be reached again: all are dialled", hosts=len(failed))
+        for host in failed:
+            host.backoff.good()
+            self._plan(host, self._rng.uniform(0.0, ALL_AGAIN_S))
 
     def _hand_over(self, host: _Host, stream: OpenStream) -> bool:
         try:
