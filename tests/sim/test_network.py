@@ -167,6 +167,17 @@ def test_births_are_announced_as_a_pds_does(tmp_path: Path) -> None:
     assert kinds == [Kind.IDENTITY, Kind.ACCOUNT, Kind.COMMIT, Kind.SYNC]
 
 
+def test_a_flood_takes_accounts_in_turn(tmp_path: Path) -> None:
+    """As many commits on order as a host has accounts are one of each."""
+    network = make_network(tmp_path / "ledger", accounts=60)
+    host = network.hosts[1]
+    network.flood(host, len(host.accounts))
+    network.ledger.flush()
+    with Ledger(network.ledger.path) as ledger:
+        authors = [event.did for event in ledger.poll()]
+    assert sorted(authors) == sorted(account.did for account in host.accounts)
+
+
 def test_numbering_goes_up_with_gaps(tmp_path: Path) -> None:
     """Seqs of a host go up, and not always by one (A11)."""
     network = make_network(tmp_path / "ledger", hosts=1)

@@ -226,6 +226,9 @@ def test_the_directory(sim: SimProcess) -> None:
     with urllib.request.urlopen(f"{sim.plc}/export?after=0&count=3", timeout=TIMEOUT_S) as response:
         lines = [json.loads(line) for line in response.read().splitlines()]
     assert [line["seq"] for line in lines] == [1, 2, 3]
+    profiles = sim.profiles(0)
+    assert (did, key, f"http://{sim.hosts[0]}") in profiles
+    assert sim.profiles(len(profiles)) == []
     assert status_of(f"{sim.plc}/did:plc:nobody") == 404
 
 

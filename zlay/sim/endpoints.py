@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from zlay.sim.faults import EVENT_FAULTS, GROUPS, STREAM_FAULTS
@@ -24,6 +25,7 @@ PLC_MODES = ("ok", "slow", "down", "error", "garbage", "missing")
 EXPORT_DEFAULT = 1000  # lines (G6)
 LIST_REPOS_DEFAULT, LIST_REPOS_MAX = 500, 1000  # F5
 LIST_HOSTS_DEFAULT, LIST_HOSTS_MAX = 200, 1000  # F3
+PROFILES_AT_ONCE = 20_000
 _XRPC = "/xrpc/com.atproto."
 
 
@@ -251,8 +253,9 @@ class Steering(Protocol):
 class ControlSite:
     """The control port: JSON in, JSON out.
 
-    GET /sim/stats; POST /sim/pause, /sim/resume, /sim/stop; POST /sim/rate {rate};
-    POST /sim/misbehave {host: name, number or null = all, kind, count, seconds}; POST /sim/plc {mode, ms, dids}.
+    GET /sim/stats; GET /sim/profiles?after=N {profiles: [DID, multikey, URL of the host] of PROFILES_AT_ONCE accounts};
+    POST /sim/pause, /sim/resume, /sim/stop; POST /sim/rate {rate}; POST /sim/misbehave {host: name, number or
+    null = all, kind, count, seconds}; POST /sim/plc {mode, ms, dids}.
     """
 
     source: Source | None = None
@@ -265,6 +268,10 @@ class ControlSite:
         """Does what was asked."""
         if request.path == "/sim/stats":
             return json_response(self._steering.stats())
+        if request.path == "/sim/profiles":
+            after = int(request.query.get("after", 0))
+            found = islice(self._directory.directory.profiles.values(), after, after + PROFILES_AT_ONCE)
+            return json_response({"profiles": [(profile.did, profile.key, profile.pds) for profile in found]})
         if request.method != "POST":
             return error_response(405, "MethodNotAllowed", "POST it")
         try:

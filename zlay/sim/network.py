@@ -336,11 +336,11 @@ class Network:
     # --- orders ---
 
     def flood(self, host: Host, count: int) -> None:
-        """Says `count` good commits on the host at once."""
-        for _ in range(count):
-            active = [account for account in host.accounts if account.active and not account.busy]
-            if active:
-                self._do_create(active[self.rng.below(len(active))])
+        """Says `count` good commits on the host at once, of its accounts in turn from any of them on."""
+        active = [account for account in host.accounts if account.active and not account.busy]
+        first = self.rng.below(len(active)) if active else 0
+        for number in range(count if active else 0):
+            self._do_create(active[(first + number) % len(active)])
 
     def renumber(self, host: Host) -> None:
         """The host forgets its window and its numbering starts again, as after a restore from nothing.

@@ -104,6 +104,10 @@ class SimProcess:
         """Counters of the simulation."""
         return self._call("/sim/stats")
 
+    def profiles(self, after: int) -> list[tuple[str, str, str]]:
+        """DID, multikey and URL of the host of accounts after so many; none at the end."""
+        return [(did, key, url) for did, key, url in self._call(f"/sim/profiles?after={after}")["profiles"]]
+
     def pause(self) -> dict[str, Any]:
         """Stops generating."""
         return self._call("/sim/pause", {})
