@@ -163,10 +163,17 @@ def test_ingest_measures_a_relay(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.e2e
 def test_hosts_measures_a_relay_that_is_connected_to_all() -> None:
     """A relay of many hosts, by TLS, is measured beside one of few, when all are connected and have spoken."""
-    result = run_once("hosts", "--hosts", "6", "--tls")
+    few = ("--accounts", "256", "--keys", "64", "--consumers", "2", "--seconds", "0.5")
+    result = run_once("hosts", "--hosts", "6", "--tls", *few)
     check(result, "hosts", 1)
     assert (result["figures"][0]["bound"], result["params"]["tls"]) == (128, True)
     assert result["params"]["relay_mib"] > 10  # no interpreter with all this loaded takes less
+    whole = result["params"]["whole"]
+    assert (result["figures"][1]["name"], result["figures"][1]["bound"]) == ("hosts.whole", 700)
+    assert (whole["hosts"], whole["consumers"]) == (6, 2)
+    assert whole["keys"] >= 64  # each worker has room for some
+    assert 128 < whole["accounts"] <= 256  # which worker has how many is chance, more so where they are few
+    assert result["figures"][1]["value"] >= whole["end_mib"] - 1 > 10
 
 
 @pytest.mark.e2e

@@ -3,6 +3,9 @@
 Two networks of as many accounts and events, one of FEW hosts and one of --hosts, are each read by a relay of their own.
 What the second relay's resident memory is above the first one's, when everything has come and is applied, is divided by
 the connections that it has more. Bound: what the plan allows, 64 KiB, or 128 with --tls.
+`hosts.whole` is the most resident memory that a relay of --hosts hosts ever has while --accounts accounts and --keys
+keys fill its caches, all of which come from the network, and --consumers consumers read. Bound: what the plan allows
+for 3,000, 500,000, 250,000 and 100 of these, 700 MiB. It takes minutes, and is measured once.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from zlay.bench.processes import pause
 from zlay.bench.report import Report, cost, in_turn
+from zlay.bench.whole import measure_whole
 from zlay.demo.relay import RelayChild
 from zlay.errors import LocalFault
 from zlay.sim.process import SimProcess
@@ -31,13 +35,18 @@ EVENTS_PER_HOST = 2  # so that every reader has handed on what it read
 RATE = 1000  # events a second
 MOST_KIB = 64  # for a connection
 MOST_KIB_TLS = 128
+MOST_MIB = 700  # for the whole relay
 WAIT_S = 300.0
 POLL_S = 0.25
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--hosts, --tls."""
+    """--hosts, --tls; --accounts, --keys, --consumers, --seconds of the whole relay."""
     parser.add_argument("--hosts", type=int, default=3000, help="connections (default: 3000)")
+    parser.add_argument("--accounts", type=int, default=500_000, help="in memory of the whole relay; 0 = leave it out")
+    parser.add_argument("--keys", type=int, default=250_000, help="parsed there (default: 250000)")
+    parser.add_argument("--consumers", type=int, default=100, help="that read from it (default: 100)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of traffic when it is full (default: 20)")
     parser.add_argument("--tls", action="store_true", help="hosts speak wss://")
 
 
@@ -45,20 +54,33 @@ def measure(arguments: argparse.Namespace) -> Report:
     """KiB of resident memory for each connection. LocalFault when the hosts are too few or do not come."""
     if arguments.hosts <= FEW:
         raise LocalFault(f"--hosts must be more than {FEW}")
-    whole: list[float] = []
-
-    def many() -> float:
-        whole.append(_resident_kib(arguments.hosts, arguments.hosts, tls=arguments.tls))
-        return whole[-1]
-
     taken = in_turn(
         arguments.runs,
-        {"many": many, "few": lambda: _resident_kib(FEW, arguments.hosts, tls=arguments.tls)},
+        {
+            "many": lambda: _resident_kib(arguments.hosts, arguments.hosts, tls=arguments.tls),
+            "few": lambda: _resident_kib(FEW, arguments.hosts, tls=arguments.tls),
+        },
     )
     kib = (taken["many"] - taken["few"]) / (arguments.hosts - FEW)
     figure = cost("hosts", kib, "KiB/host", MOST_KIB_TLS if arguments.tls else MOST_KIB, 1.0)
-    params = {"hosts": arguments.hosts, "tls": arguments.tls, "relay_mib": round(taken["many"] / 1024)}
-    return Report("hosts", params, [figure], arguments.runs)
+    params: dict[str, object] = {
+        "hosts": arguments.hosts,
+        "tls": arguments.tls,
+        "relay_mib": round(taken["many"] / 1024),
+    }
+    figures = [figure]
+    if arguments.accounts:
+        found = measure_whole(
+            arguments.hosts,
+            arguments.accounts,
+            arguments.keys,
+            arguments.consumers,
+            arguments.seconds,
+            tls=arguments.tls,
+        )
+        figures.append(cost("hosts.whole", found.peak_mib, "MiB", MOST_MIB, 1.0))
+        params["whole"] = found.as_json()
+    return Report("hosts", params, figures, arguments.runs)
 
 
 def _resident_kib(hosts: int, accounts: int, *, tls: bool) -> float:
