@@ -6,7 +6,9 @@ import contextlib
 import itertools
 import os
 import queue
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -555,18 +557,46 @@ def test_the_systems_authorities_count(certificates: Path, monkeypatch: pytest.M
             monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         else:
             monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with ours, theirs:
-            thread = threading.Thread(target=quietly, args=(TlsEnd, theirs, certificates / "good.pem"))
-            thread.start()
-            outcomes.append(handshake(tls.Session(tls.Context(), ours.fileno(), "localhost")))
-            ours.shutdown(socket.SHUT_RDWR)
-            thread.join(DEADLINE_S)
+        outcomes.append(shaken(tls.Context(), certificates / "good.pem"))
         outcomes.append(ask(certificates / "good.pem"))
     assert outcomes[:2] == ["", "200"]
     assert "unable to get local issuer certificate" in outcomes[2]
     assert "unable to get local issuer certificate" in outcomes[3]
+
+
+def test_a_folder_of_authorities_is_read_once(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_DIR's certificates, by their hashed names, are read at the start: no handshake looks into the folder."""
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(certificates / "authority.pem")]
+    hashed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_S).stdout.strip()
+    outcomes = []
+    for name, ignored in ((f"{hashed}.0", "README"), ("authority.pem", f"{hashed}.r0")):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(certificates / "authority.pem", folder / name)
+        (folder / ignored).write_text("no certificate")
+        (folder / "00000000.0").write_text("no certificate either")
+        monkeypatch.setenv("SSL_CERT_FILE", "")
+        monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'missing'}:{folder}")
+        context = tls.Context()
+        shutil.rmtree(folder)
+        outcomes.append(shaken(context, certificates / "good.pem"))
+    assert outcomes[0] == ""
+    assert "unable to get local issuer certificate" in outcomes[1]
+
+
+def shaken(context: tls.Context, certificate: Path) -> str:
+    """Shakes hands with a server of that certificate; why it failed."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        thread = threading.Thread(target=quietly, args=(TlsEnd, theirs, certificate))
+        thread.start()
+        outcome = handshake(tls.Session(context, ours.fileno(), "localhost"))
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_S)
+    return outcome
 
 
 def quietly(*call: Any) -> None:

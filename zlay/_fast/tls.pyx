@@ -21,7 +21,7 @@ from zlay._fast.includes.libssl cimport (
     BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data, BIO_set_init,
     BIO_set_retry_read, BIO_set_retry_write, BIO_TYPE_SOURCE_SINK, ERR_clear_error, ERR_peek_error,
     ERR_reason_error_string, SSL_CIPHER_get_name, SSL_CTX, SSL_CTX_clear_mode, SSL_CTX_free, SSL_CTX_get0_param,
-    SSL_CTX_load_verify_locations, SSL_CTX_new, SSL_CTX_set_default_verify_paths, SSL_CTX_set_max_cert_list,
+    SSL_CTX_load_verify_locations, SSL_CTX_new, SSL_CTX_set_max_cert_list,
     SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_options, SSL_CTX_set_read_ahead,
     SSL_CTX_set_session_cache_mode, SSL_CTX_set_verify, SSL_do_handshake, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE,
     SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get0_param, SSL_get_current_cipher, SSL_get_error, SSL_get_verify_result,
@@ -29,13 +29,18 @@ from zlay._fast.includes.libssl cimport (
     SSL_MODE_RELEASE_BUFFERS, SSL_new, SSL_OP_IGNORE_UNEXPECTED_EOF, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
     SSL_OP_NO_TICKET, SSL_read_ex, SSL_SESS_CACHE_OFF, SSL_set_bio, SSL_set_connect_state, SSL_set_tlsext_host_name,
     SSL_shutdown, SSL_VERIFY_PEER, SSL_write_ex, TLS1_2_VERSION, TLS_client_method,
-    X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_get_default_cert_file_env,
+    X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_get_default_cert_dir,
+    X509_get_default_cert_dir_env, X509_get_default_cert_file, X509_get_default_cert_file_env,
     X509_verify_cert_error_string, X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
     X509_VERIFY_PARAM_set_flags, X509_VERIFY_PARAM_set_hostflags, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
 )
 from zlay._fast.mem cimport MEM_CONNECTION, zl_calloc, zl_free
 
+import contextlib
 import os
+import re
+
+HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what `openssl rehash` calls a certificate in SSL_CERT_DIR
 
 cdef extern from *:
     """
@@ -259,11 +264,27 @@ cdef class Context:
         if authorities is not None:
             self._load(os.fspath(authorities))
             return
+        self._load_system()
+
+    cdef int _load_system(self) except -1:
+        """As OpenSSL does it, but all at once: it would search the folder for every certificate that it does not hold,
+        which are those between host and authority too, and so read all names in it in every handshake.
+        """
         name = X509_get_default_cert_file_env().decode()
-        if os.environ.get(name):
-            self._load(os.environ[name], name + "=")  # OpenSSL itself would pass over a bad file without a word
-        if SSL_CTX_set_default_verify_paths(ctx) != 1:
-            raise TlsError("the system's certificate authorities cannot be read")
+        path = os.environ.get(name)
+        if path:
+            self._load(path, name + "=")  # OpenSSL itself would pass over a bad file without a word
+        elif path is None and os.path.exists(X509_get_default_cert_file()):
+            self._load(X509_get_default_cert_file().decode())
+        folders = os.environ.get(
+            X509_get_default_cert_dir_env().decode(), X509_get_default_cert_dir().decode()
+        )
+        for folder in filter(os.path.isdir, folders.split(":")):
+            for entry in sorted(os.listdir(folder)):
+                if HASHED_NAME.fullmatch(entry):
+                    with contextlib.suppress(TlsError):  # one bad file of many: as if it were not there
+                        self._load(os.path.join(folder, entry))
+        return 0
 
     cdef int _load(self, path, said=b"") except -1:
         ERR_clear_error()

@@ -21,7 +21,7 @@ def read_authorities() -> tls.Context:
         context = tls.Context()
     except tls.TlsError as exc:
         raise ConfigError(str(exc)) from exc
-    folder = ssl.get_default_verify_paths().capath  # its certificates are read when they are looked for
+    folder = ssl.get_default_verify_paths().capath
     if not tls_context().cert_store_stats()["x509_ca"] and not (folder and os.listdir(folder)):
         log.warning("no certificate authorities: no host can be trusted; install ca-certificates or set SSL_CERT_FILE")
     return context

@@ -27,7 +27,9 @@ cdef extern from "openssl/bio.h" nogil:
 cdef extern from "openssl/x509.h" nogil:
     ctypedef struct X509_STORE:
         pass
+    const char *X509_get_default_cert_dir()
     const char *X509_get_default_cert_dir_env()
+    const char *X509_get_default_cert_file()
     const char *X509_get_default_cert_file_env()
 
 cdef extern from "openssl/x509_vfy.h" nogil:
@@ -73,7 +75,6 @@ cdef extern from "openssl/ssl.h" nogil:
     long SSL_CTX_set_max_cert_list(SSL_CTX *ctx, long n)
     X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *ctx)
     void SSL_CTX_set_verify(SSL_CTX *ctx, int mode, void *callback)
-    int SSL_CTX_set_default_verify_paths(SSL_CTX *ctx)
     int SSL_CTX_load_verify_locations(SSL_CTX *ctx, const char *file, const char *directory)
     SSL *SSL_new(SSL_CTX *ctx)
     void SSL_free(SSL *ssl)
