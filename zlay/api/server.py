@@ -26,6 +26,7 @@ from zlay.api.conversations import Conversations
 from zlay.api.handlers import HandlerPool, Router
 from zlay.api.listening import Proxies, listen, plain_address
 from zlay.errors import StartError
+from zlay.latency import answer_soon
 
 if TYPE_CHECKING:
     import socket
@@ -152,6 +153,7 @@ class HttpServer:
     # --- the epoll thread ---
 
     def _loop(self) -> None:
+        answer_soon()
         sweep_at = time.monotonic() + SWEEP_S
         while not self._stopping.is_set():
             wait_s = 0.0 if self._conversations.has_queued else max(0.0, min(SWEEP_S, sweep_at - time.monotonic()))
