@@ -1,20 +1,34 @@
-"""How long a relay takes to say that it is alive, asked all along on a thread of its own, from before its start on."""
+"""How long a relay takes to say that it is alive, asked all along from before its start on; and what the machine adds.
+
+Asked, and answered for comparison, by processes of their own with one thread each: `python -m zlay.bench.health ask
+PORT` asks until its standard input ends, then prints a line of JSON; `serve` prints its port and answers.
+"""
 
 from __future__ import annotations
 
+import json
+import select
 import socket
-import threading
+import subprocess
+import sys
 import time
 from contextlib import suppress
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
+
+from zlay.errors import LocalFault
+from zlay.latency import answer_soon
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["BareServer", "Health", "free_port"]
 
 PAUSE_S = 0.01  # between two questions
 TIMEOUT_S = 10.0
+START_S = 30.0
 PATHS = ("/_health", "/_readyz")  # in turn
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 REQUEST = "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def free_port() -> int:
@@ -24,29 +38,57 @@ def free_port() -> int:
         return port
 
 
-class Health:
-    """Asks over a new connection each time, as probes do. A context manager; figures may be read after it.
+class _Child:
+    """A process of this module. A context manager; one thread."""
 
-    `answers_ms`: from connecting to the end of the answer; what is refused because nobody listens yet (or any more) is
-    no answer. `first_s`: when the first one came, monotonic; None = none. `failures`: connections that were taken and
-    brought no answer.
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-m", "zlay.bench.health", *words]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+    def _line(self) -> Any:
+        """What it says next. LocalFault."""
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], START_S)
+        line = self._process.stdout.readline() if readable else ""
+        if not line:
+            raise LocalFault("a process that asks for health is silent")
+        return json.loads(line)
+
+
+class Health(_Child):
+    """Asks over a new connection each time, as probes do.
+
+    `answers_ms`: from connecting to the end of the answer; what is refused because nobody listens yet is no answer.
+    `first_s`: when the first one came, monotonic; None = none. `failures`: connections that were taken and brought no
+    answer. All after `stop`.
     """
 
     def __init__(self, port: int) -> None:
+        """Begins at once. LocalFault."""
+        super().__init__("ask", str(port))
         self.answers_ms: list[float] = []
         self.first_s: float | None = None
         self.failures = 0
-        self._port = port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._line()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(TIMEOUT_S + 1)
+    def stop(self) -> None:
+        """Asks no more. LocalFault."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        found = self._line()
+        self.answers_ms, self.first_s, self.failures = found["answers_ms"], found["first_s"], found["failures"]
 
     def worst_ms(self) -> float:
         """The longest that an answer took; TIMEOUT_S when one did not come."""
@@ -57,52 +99,36 @@ class Health:
         taken = sorted(self.answers_ms)
         return taken[len(taken) * 99 // 100] if taken else 0.0
 
-    def _run(self) -> None:
-        number = 0
-        while not self._stop.wait(PAUSE_S):
-            began = time.monotonic()
-            try:
-                answered = _ask(self._port, PATHS[number % len(PATHS)])
-            except ConnectionRefusedError:
-                continue
-            except OSError:
-                answered = False
-            number += 1
-            if not answered:
-                self.failures += 1
-                continue
-            ended = time.monotonic()
-            self.answers_ms.append((ended - began) * 1000)
-            if self.first_s is None:
-                self.first_s = ended
 
-
-class BareServer:
-    """Answers each connection at once, on a thread of its own. A context manager."""
+class BareServer(_Child):
+    """Answers each connection at once."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, name="bare", daemon=True)
+        """`port`: where. LocalFault."""
+        super().__init__("serve")
+        self.port = int(self._line())
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept
-        self._thread.join(TIMEOUT_S)
-        self._listener.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            with sock, suppress(OSError):
-                sock.recv(4096)
-                sock.sendall(ANSWER)
+def _ask_all_along(port: int) -> dict[str, object]:
+    """Until standard input ends."""
+    answers_ms: list[float] = []
+    first_s: float | None = None
+    failures = 0
+    while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
+        began = time.monotonic()
+        try:
+            answered = _ask(port, PATHS[len(answers_ms) % len(PATHS)])
+        except ConnectionRefusedError:
+            continue
+        except OSError:
+            answered = False
+        ended = time.monotonic()
+        if answered:
+            answers_ms.append((ended - began) * 1000)
+            first_s = ended if first_s is None else first_s
+        else:
+            failures += 1
+    return {"answers_ms": answers_ms, "first_s": first_s, "failures": failures}
 
 
 def _ask(port: int, path: str) -> bool:
@@ -112,3 +138,26 @@ def _ask(port: int, path: str) -> bool:
         while data := sock.recv(65536):
             answer += data
     return answer.startswith(b"HTTP/1.1 ")
+
+
+def _serve() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            sock, _ = listener.accept()
+            with sock, suppress(OSError):
+                sock.recv(4096)
+                sock.sendall(ANSWER)
+
+
+def main(argv: list[str]) -> None:
+    """The child's life."""
+    answer_soon()
+    if argv[0] == "serve":
+        _serve()
+    print("{}", flush=True)
+    print(json.dumps(_ask_all_along(int(argv[1]))), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -167,6 +167,8 @@ class _Network:
             with BareServer() as bare, Health(bare.port) as bare_health, Health(port) as health:
                 relay = stack.enter_context(RelayChild(folder, settings, metrics_port=port))
                 self._wait_streaming()
+                for one in (health, bare_health):
+                    one.stop()
             self._ledger.read()
             first_us: dict[int, int] = {}
             for link in self._ledger.links[links:]:
