@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.live import PASSWORD
-from zlay.api.browsers import refuse_other_sites
+from zlay.api.browsers import is_shared, refuse_other_sites
 from zlay.api.message import Request, XrpcError
 
 if TYPE_CHECKING:
     from tests.api.support import Client
+    from tests.live import LiveRelay
 
 ORIGIN = {"Origin": "https://example.com"}
 SYNC = "/xrpc/com.atproto.sync."
@@ -65,6 +66,14 @@ def test_what_is_the_operators_is_closed_to_pages(internal: Client, path: str) -
     answers = [preflight, *(internal.request("GET", path, more) for more in (ORIGIN, BASIC, {}))]
     for told in answers:
         assert not [name for name in told.headers if name.startswith("access-control-")]
+
+
+def test_each_route_is_shared_where_it_is_public(live: LiveRelay) -> None:
+    """Pages may read the routes of the public port, on both ports, and no other route."""
+    paths = {port: {path for _, path in live.relay._router.routes(is_internal=port)} for port in (False, True)}
+    for path in paths[True]:
+        assert is_shared(path, is_internal=True) == (path in paths[False]), path
+    assert all(is_shared(path, is_internal=False) for path in paths[False])
 
 
 def test_a_page_cannot_use_a_password_that_the_browser_remembers(internal: Client) -> None:

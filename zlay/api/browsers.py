@@ -17,7 +17,8 @@ from zlay.api.message import Request, Response, XrpcError
 
 __all__ = ["is_shared", "preflight", "refuse_other_sites", "sharing_headers"]
 
-INTERNAL = ("/admin/", "/metrics", "/_stats", "/_history")  # beginnings of the paths that are the operator's
+XRPC = "/xrpc/"
+SHARED = frozenset({"/", "/_health", "/_healthz", "/_readyz", "/openapi.json"})  # what else is on the public port
 EXPOSED = "Retry-After, Allow"  # what pages may read beside the headers that are always open to them
 PREFLIGHT = (
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
@@ -29,7 +30,7 @@ _SHARED = (("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers
 
 def is_shared(path: str | None, *, is_internal: bool) -> bool:
     """Whether pages of other sites may read answers for this path; None = there was no request to speak of."""
-    return not is_internal or path is None or not path.startswith(INTERNAL)
+    return not is_internal or path is None or path in SHARED or path.startswith(XRPC)
 
 
 def sharing_headers(path: str | None, *, is_internal: bool) -> tuple[tuple[str, str], ...]:
