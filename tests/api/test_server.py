@@ -339,6 +339,36 @@ def test_connections_have_limits_by_address_and_port(running: Running, monkeypat
         assert client.request("GET", "/").status == 200
 
 
+def test_who_rests_makes_room(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection to a full port takes the place of the one that has rested for longest, silent or between
+    requests, not of one in a request or one that has just been answered."""
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(conversations, "REST_S", 60.0)
+    half, idle, silent, busy = (running.client() for _ in range(4))
+    half.send(b"GET / HTTP/1.1\r\n")
+    assert idle.request("GET", "/").status == 200
+    busy.send(request_bytes("GET", "/wait"))
+    assert echo(running).at_gate.acquire(timeout=WAIT_S)
+    wait_until(lambda: len(running.server._conversations._resting[False]) == 2, "two rest")
+    with running.client() as over:
+        assert over.answer().status == 503
+    monkeypatch.setattr(conversations, "REST_S", 0.0)
+    with running.client() as first, running.client() as second:
+        assert first.request("GET", "/").status == 200
+        assert second.request("GET", "/").status == 200
+        assert silent.at_end()
+        assert idle.at_end()
+        assert refusals(running) == {"port_full": 1, "crowded_out": 2}
+        half.send(b"Host: a\r\n\r\n")
+        assert half.answer().status == 200
+        echo(running).gate.set()
+        assert busy.answer().status == 200
+    for client in (half, idle, silent, busy):
+        client.sock.close()
+    wait_until(lambda: running.server.connections == 0, "all are gone")
+    assert running.server._conversations._resting == {False: {}, True: {}}
+
+
 def test_running_out_of_descriptors_pauses_accepting(running: Running) -> None:
     """With no descriptor left connections wait, what is open is served, and accepting goes on when there are some."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -375,7 +405,7 @@ def test_what_the_kernel_keeps_of_a_connection_is_bounded(running: Running) -> N
         received = one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         assert received == 2 * listening.RECEIVE_BUFFER_BYTES
         unsent = one.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-        assert unsent == conversations.MAX_KERNEL_UNSENT_BYTES
+        assert unsent == listening.MAX_KERNEL_UNSENT_BYTES
     with running.client() as client:
         client.send(request_bytes("GET", "/take", UPGRADE))
         wait_until(lambda: bool(echo(running).taken), "it is taken")

@@ -20,11 +20,12 @@ from zlay.api.admission import Admission
 from zlay.api.client import ByteSum, Client
 from zlay.api.connection import HttpConnection, Upgrade
 from zlay.api.handlers import failure
+from zlay.api.listening import MAX_KERNEL_UNSENT_BYTES, bound_unsent
 from zlay.api.message import Request, Response, error_response
 from zlay.api.tally import BY_STATUS, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from zlay.api.handlers import Router
     from zlay.api.listening import Proxies
@@ -36,8 +37,8 @@ MAX_HELD_BYTES = 32 * 1024 * 1024  # requests that are not whole yet, all togeth
 RECEIVE_BYTES = 16 * 1024
 REQUEST_DEADLINE_S = 15.0  # from a request's first byte to its last, and from connecting to the first
 IDLE_DEADLINE_S = 60.0
+REST_S = 5.0  # between requests; then a connection may have to make room for a new one on a full port
 WRITE_DEADLINE_S = 60.0  # to take an answer
-MAX_KERNEL_UNSENT_BYTES = 128 * 1024  # of one answer; by itself the kernel would take megabytes for each client
 LINGER_S = 2.0  # from the last answer to the client's end
 SWEPT_AT_ONCE = 100  # connections over their deadline; then the others get their turn
 REQUESTS_AT_ONCE = 4  # of one connection, 0.1 ms each; then the others get their turn
@@ -70,6 +71,7 @@ class Conversations:
         self._submit = submit
         self._clients: dict[int, Client] = {}
         self._leaving: set[Client] = set()  # upgrades with a handler; their descriptors may be another's already
+        self._resting: dict[bool, dict[Client, float]] = {False: {}, True: {}}  # by port: between requests, since when
         self._queued: deque[Client] = deque()  # with more requests, when all others have had their turn
         self._admission = Admission()
         self._unsent = ByteSum(MAX_UNSENT_BYTES)
@@ -120,12 +122,14 @@ class Conversations:
 
     def close_waiting(self) -> bool:
         """Lets go of who waits for nothing. False = nobody is left."""
-        self._close_all([one for one in self._clients.values() if not one.busy and not one.out])
+        for client in [one for one in self._clients.values() if not one.busy and not one.out]:
+            self._close(client)
         return bool(self._clients or self._leaving)
 
     def close(self) -> None:
         """Ends all connections at once, when the epoll thread runs no more."""
-        self._close_all(list(self._clients.values()))
+        for client in list(self._clients.values()):
+            self._close(client)
         for client in self._leaving:
             client.sock.close()
 
@@ -134,6 +138,8 @@ class Conversations:
         sock.setblocking(False)
         http = HttpConnection(peer, is_internal=is_internal, client_address=self._proxies.client_address)
         reason = self._admission.refusal(peer, is_internal=is_internal)
+        if reason == "port_full" and self._make_room(is_internal=is_internal):
+            reason = self._admission.refusal(peer, is_internal=is_internal)
         if reason is not None:
             self.tally.refuse(reason)
             http.keep_alive = False
@@ -142,10 +148,22 @@ class Conversations:
                 sock.shutdown(socket.SHUT_WR)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _bound_kernel(sock, MAX_KERNEL_UNSENT_BYTES)
+        bound_unsent(sock, MAX_KERNEL_UNSENT_BYTES)
         client = Client(sock, sock.fileno(), peer, is_internal, http, time.monotonic() + REQUEST_DEADLINE_S)
         self._clients[client.fd] = client
+        self._resting[is_internal][client] = time.monotonic()
         self._epoll.register(client.fd, client.interest)
+
+    def _make_room(self, *, is_internal: bool) -> bool:
+        """Lets go of the connection that has rested for longest, if any has for a while."""
+        resting = self._resting[is_internal]
+        if not resting:
+            return False
+        client, since = next(iter(resting.items()))
+        if time.monotonic() - since < REST_S:
+            return False
+        self._let_go(client, "crowded_out")
+        return True
 
     # --- one connection ---
 
@@ -202,6 +220,7 @@ class Conversations:
                 self._await_more(client)
                 break
             client.began = 0.0
+            self._rests(client, False)
             if isinstance(found, Response):
                 self.tally.refuse("cut_short" if client.got_end else BY_STATUS[found.status])
                 self._answer(client, found)
@@ -245,9 +264,18 @@ class Conversations:
         elif client.got_end:
             client.closing = True
             self._flush(client)
-        if not client.began and client.http.in_request:
-            client.began = time.monotonic()
-            client.deadline = client.began + REQUEST_DEADLINE_S
+        if not client.began:
+            in_request = client.http.in_request
+            self._rests(client, not in_request)
+            if in_request:
+                client.began = time.monotonic()
+                client.deadline = client.began + REQUEST_DEADLINE_S
+
+    def _rests(self, client: Client, yes: bool) -> None:
+        if not yes:
+            self._resting[client.is_internal].pop(client, None)
+        elif self._is_open(client):
+            self._resting[client.is_internal].setdefault(client, time.monotonic())
 
     def _instant(self, request: Request) -> Response | None:
         try:
@@ -343,7 +371,7 @@ class Conversations:
 
     def _leave(self, client: Client) -> None:
         """A handler gets the socket, and may give it to a consumer: from here on its descriptor may be another's."""
-        _bound_kernel(client.sock, 0)  # 0 = as the system has it
+        bound_unsent(client.sock, None)
         self._unregister(client)
         del self._clients[client.fd]
         self._leaving.add(client)
@@ -355,7 +383,7 @@ class Conversations:
         if client in self._leaving:
             self._leaving.discard(client)
             self._clients[client.fd] = client
-            _bound_kernel(client.sock, MAX_KERNEL_UNSENT_BYTES)
+            bound_unsent(client.sock, MAX_KERNEL_UNSENT_BYTES)
 
     def _end_asking(self, client: Client) -> None:
         if client.asked is not None:
@@ -367,21 +395,13 @@ class Conversations:
             self.tally.refuse(reason)
             self._close(client)
 
-    def _close_all(self, clients: Iterable[Client]) -> None:
-        for client in clients:
-            self._close(client)
-
     def _close(self, client: Client) -> None:
         if not self._is_open(client):
             return
         self._unregister(client)
         del self._clients[client.fd]
+        self._rests(client, False)
         self._unsent.set(client, 0)
         self._held.set(client, 0)
         self._admission.leave(client.peer, is_internal=client.is_internal)
         client.sock.close()
-
-
-def _bound_kernel(sock: socket.socket, count: int) -> None:
-    with contextlib.suppress(OSError):  # the client is gone, as its next event will say
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -12,9 +13,10 @@ from zlay.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Proxies", "listen", "plain_address"]
+__all__ = ["MAX_KERNEL_UNSENT_BYTES", "Proxies", "bound_unsent", "listen", "plain_address"]
 
 BACKLOG = 1024
+MAX_KERNEL_UNSENT_BYTES = 128 * 1024  # of one answer; by itself the kernel would take megabytes for each client
 RECEIVE_BUFFER_BYTES = 32 * 1024  # the kernel makes it twice that; by itself it would grow to megabytes for each client
 
 
@@ -35,6 +37,12 @@ def listen(address: str, port: int) -> socket.socket:
             raise StartError(f"port {port} on {address} is taken: is another zlay running?") from None
         raise StartError(f"cannot listen on {address} port {port}: {exc.strerror}") from None
     return sock
+
+
+def bound_unsent(sock: socket.socket, most: int | None) -> None:
+    """So many bytes the kernel takes of an answer before it has sent them; None = as many as the system has it."""
+    with contextlib.suppress(OSError):  # the client is gone, as its next event will say
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, most or 0)
 
 
 class Proxies:

@@ -7,7 +7,8 @@ from bisect import bisect_left
 __all__ = ["BUCKETS_S", "REASONS", "Tally"]
 
 REASONS = {  # why a connection was closed or a request refused by the server itself
-    "port_full": "connections of the port: 503",
+    "port_full": "connections of the port, none of which has rested for 5 s: 503",
+    "crowded_out": "at rest between requests for longest when a new connection came to the full port",
     "address_full": "connections of one client (an IPv4 address, an IPv6 /64): 429",
     "no_descriptors": "no file descriptor is left: accepting pauses, nothing is closed",
     "handlers_full": "requests waiting for handlers: 503",
