@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_KERNEL_UNSENT_BYTES", "Proxies", "bound_unsent", "listen", "plain_address"]
 
-BACKLOG = 1024
+BACKLOG = 4096  # the most that Linux takes unless told; who finds it full tries again in 1, 3, 7, ... s
 MAX_KERNEL_UNSENT_BYTES = 128 * 1024  # of one answer; by itself the kernel would take megabytes for each client
 RECEIVE_BUFFER_BYTES = 32 * 1024  # the kernel makes it twice that; by itself it would grow to megabytes for each client
 

@@ -12,6 +12,7 @@ import contextlib
 import resource
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ __all__ = ["KINDS", "Crowd"]
 
 KINDS = ("silent", "idle", "slow")
 OF_ONE_ADDRESS = 2_000
-AT_ONCE = 500  # connections whose answers are then waited for: below the server's backlog
+RESET = struct.pack("ii", 1, 0)  # no TIME_WAIT: a minute's runs would use up the machine's ports
+AT_ONCE = 500  # connections, then the server catches up
 DRIP_S = 1.0
 START_S = 60.0
 
@@ -64,10 +66,20 @@ class Crowd:
 
 def _connect(port: int, number: int) -> socket.socket:
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)  # it is chosen by the connection, which is quick
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     sock.bind((f"127.0.1.{1 + number // OF_ONE_ADDRESS}", 0))
     sock.connect(("127.0.0.1", port))
     return sock
+
+
+def _wait_accepted(port: int, head: bytes) -> None:
+    """An answer to a newcomer: all who came before are accepted. More of them at once than the server's backlog takes
+    would be asked by TCP to come again, later and later."""
+    with _connect(port, 0) as sock:
+        sock.sendall(head + b"Connection: close\r\n\r\n")
+        while sock.recv(4096):
+            pass
 
 
 def _drip(sock: socket.socket) -> None:
@@ -82,13 +94,15 @@ def _main(port: str, count: str, kind: str, path: str) -> None:
     first = {"silent": b"", "idle": head + b"\r\n", "slow": head + b"X-Padding: "}[kind]
     clients: list[socket.socket] = []
     while len(clients) < int(count):
-        new = [_connect(int(port), len(clients) + n) for n in range(min(AT_ONCE, int(count) - len(clients)))]
-        for sock in new:
+        clients += [_connect(int(port), len(clients) + n) for n in range(min(AT_ONCE, int(count) - len(clients)))]
+        _wait_accepted(int(port), head)
+    for start in range(0, len(clients) if first else 0, AT_ONCE):
+        group = clients[start : start + AT_ONCE]
+        for sock in group:
             sock.sendall(first)
         if kind == "idle":
-            for sock in new:
+            for sock in group:
                 assert sock.recv(4096).startswith(b"HTTP/1.1 200")
-        clients += new
     print("ready", flush=True)
     while not select.select([sys.stdin], [], [], 0.0 if kind == "slow" else None)[0]:
         began = time.monotonic()
