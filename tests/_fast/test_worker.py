@@ -11,7 +11,7 @@ import pytest
 from tests._fast.actor import Actor, changed, now_us, published_actor
 from tests._fast.pipe import Pipe
 from tests.reference.mst_ref import build, encode_tree
-from zlay._fast import host, pipeline, verdicts
+from zlay._fast import host, pipeline, requests, verdicts
 from zlay._fast.syntax import tid_text
 from zlay.eventlog.entries import TAKEN_DOWN
 from zlay.pipeline.types import AccountRow, Identity
@@ -65,6 +65,26 @@ def test_first_sight_asks_once_and_keeps_order(pipe: Pipe) -> None:
     assert pipe.counts("hold")["hold_identity"] == 1
     assert pipe.counts("hold")["hold_behind"] == 10
     assert pipe.total("held") == pipe.total("held_bytes") == 0
+
+
+def test_hosts_take_turns_at_the_directory(pipe: Pipe) -> None:
+    """Of all the accounts that nobody has seen, one of each host is asked for in turn, however many one host names."""
+    a, b = pipe.feed("a"), pipe.feed("b")
+    crowd, single = [Actor(f"one of many {n}") for n in range(100)], Actor("single")
+    for actor, home in [*((actor, "a") for actor in crowd), (single, "b")]:
+        pipe.identities[actor.did] = lambda actor=actor, home=home: actor.identity(home)  # type: ignore[misc]
+    pipe.mute.add("resolve")
+    a.send(*(actor.account(a.next_seq()) for actor in crowd))
+    pipe.until(lambda: requests.waiting()["resolve"][0] == len(crowd), "questions for the crowd")
+    b.send(single.account(b.next_seq()))
+    pipe.until(lambda: requests.waiting()["resolve"][0] == len(crowd) + 1, "one more")
+    taken = [did for did, _, _ in requests.take(requests.RESOLVE, 2, 0)]
+    assert single.did in taken
+    for did in taken:
+        pipe.tell(did)
+    pipe.mute.clear()
+    pipe.settle()
+    assert len(pipe.published()) == len(crowd) + 1
 
 
 def test_a_hold_delays_nobody_else(pipe: Pipe, alice: Actor) -> None:

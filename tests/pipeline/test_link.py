@@ -69,6 +69,25 @@ def test_requests_come_out_in_their_terms(link: Link) -> None:
     assert link.next_loads(100, WAIT_S) == [did(n) for n in range(4, 10)]
 
 
+def test_hosts_take_turns(link: Link) -> None:
+    """However many accounts a host brings up, another host's is asked for next but one; each host's in their order."""
+    many, few, others = range(1000), range(1000, 1003), range(2000, 2100)
+    for n in many:
+        requests.put(requests.RESOLVE, did(n), 1)
+    assert link.next_resolve(WAIT_S) == ResolveRequest(did(0), force=False)
+    for n in few:
+        requests.put(requests.REFRESH, did(n), 2)
+    taken = [link.next_resolve(WAIT_S) for _ in range(6)]
+    names = [asked.did for asked in taken if asked is not None]
+    assert names == [did(n) for n in (1, 1000, 2, 1001, 3, 1002)]
+    for host_id, n in enumerate(others, 600):  # more than there are lanes apart: some share one
+        requests.put(requests.RESOLVE, did(n), host_id % 777)
+    asked = [request.did for _ in range(996 + 100) if (request := link.next_resolve(WAIT_S)) is not None]
+    assert set(asked[:205]) >= {did(n) for n in others}
+    assert [name for name in asked if name in {did(n) for n in many}] == [did(n) for n in range(4, 1000)]
+    assert link.next_resolve(0) is None
+
+
 def test_nothing_to_do_takes_the_time_given_and_no_more(link: Link) -> None:
     """Without a request a thread waits as long as it said, and gets nothing."""
     began = time.monotonic()

@@ -13,11 +13,13 @@ cdef enum RequestKind:
     REQUEST_REFRESH = REQUEST_KINDS  # the DID document, asked for from now on
     REQUEST_RENEW       # the same, when nobody waits for anything else
 
-cdef struct Ticket:     # a request's place among the urgent ones of its list
+cdef struct Ticket:     # a request's place among the urgent ones of its lane
     uint64_t number
     uint8_t list
+    uint8_t lane
 
-# Any worker. 0, or -1: memory is out (the worker asks again at its next tick), or of what nobody waits for too much
+# Any worker. host_id: of a status check or resync whom to ask, else on whose account: hosts take turns.
+# 0, or -1: memory is out (the worker asks again at its next tick), or of what nobody waits for too much
 # lies there already. `ticket`: NULL, or where to note the place.
 cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id, Ticket *ticket) noexcept nogil
 # Whether a thread has taken the request: until then it lies in our own queue. True for a ticket of zeros. Any thread.

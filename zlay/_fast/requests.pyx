@@ -1,7 +1,8 @@
 """Requests from workers to Python threads.
 
 Promises: putting is short (one mutex per kind, held for a pointer's change) and wakes one waiting thread; taking blocks
-without holding the interpreter. What frames wait for is taken before what nobody waits for. Nodes are reused, so a busy
+without holding the interpreter. What frames wait for is taken before what nobody waits for, and of that one of each
+host's in turn: whoever asks for ten thousand accounts at once keeps nobody else waiting. Nodes are reused, so a busy
 system allocates none.
 Bounds: what frames wait for (loads, resolutions, status checks) lies here once per account, and those frames lie within
 their hosts' credit; of the rest MAX_IDLE lie on a list, more are refused.
@@ -22,6 +23,7 @@ from zlay._fast.mem cimport MEM_QUEUE, zl_free, zl_malloc
 cdef enum:
     MAX_IDLE = 20000           # of a list: renewals, rechecks, resyncs; some 6 MB
     MAX_SPARE = 1024           # nodes kept for reuse by each list
+    LANES = 256                # of each list: hosts take turns, where they do not share a lane by chance
 
 
 cdef struct Request:
@@ -38,17 +40,26 @@ cdef struct Fifo:
     uint64_t n
 
 
+cdef struct Lane:              # of some hosts; in the order put
+    Request *first
+    Request *last
+    uint64_t put               # ever
+    uint64_t taken             # ever; atomic: workers read it without the mutex
+
+
 cdef struct RequestList:
     uint32_t bell              # futex: rung at each request, and at closing
     uint32_t closed            # atomic
     zl_mutex mutex             # guards all below
-    Fifo urgent                # frames wait for the answer
+    Lane lanes[LANES]          # frames wait for the answer
+    uint8_t ring[LANES]        # lanes that hold something, each once, in the order of their turns
+    uint32_t ring_first
+    uint32_t ring_n
+    uint64_t urgent            # requests in lanes
     Fifo idle                  # nobody does
     Request *spare             # nodes to reuse
     uint32_t spares
     uint64_t asked             # ever
-    uint64_t urgent_put        # ever
-    uint64_t urgent_taken      # ever; atomic: workers read it without the mutex
     uint64_t refused           # ever: MAX_IDLE lay there
 
 
@@ -85,15 +96,43 @@ cdef void _give_back(RequestList *q, Request *r) noexcept nogil:
     q.spares += 1
 
 
+cdef void _append_idle(Fifo *fifo, Request *r) noexcept nogil:
+    """Requires the mutex."""
+    if fifo.last != NULL:
+        fifo.last.next = r
+    else:
+        fifo.first = r
+    fifo.last = r
+    fifo.n += 1
+
+
+cdef void _append_urgent(RequestList *q, Request *r, Ticket *ticket) noexcept nogil:
+    """Requires the mutex."""
+    cdef uint32_t number = r.host_id % LANES
+    cdef Lane *lane = &q.lanes[number]
+    if lane.last != NULL:
+        lane.last.next = r
+    else:
+        lane.first = r
+        q.ring[(q.ring_first + q.ring_n) % LANES] = <uint8_t>number
+        q.ring_n += 1
+    lane.last = r
+    lane.put += 1
+    q.urgent += 1
+    if ticket != NULL:
+        ticket.lane = <uint8_t>number
+        ticket.number = lane.put
+
+
 cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id, Ticket *ticket) noexcept nogil:
     cdef int which = _list_of(kind, did, n)
     cdef RequestList *q = &_lists[which]
-    cdef Fifo *fifo = &q.idle if _is_idle(kind) else &q.urgent
+    cdef bint idle = _is_idle(kind)
     cdef Request *r
     if n > MAX_DID:
         return -1
     zl_lock(&q.mutex)
-    if fifo == &q.idle and fifo.n >= MAX_IDLE:
+    if idle and q.idle.n >= MAX_IDLE:
         q.refused += 1
         zl_unlock(&q.mutex)
         return -1
@@ -106,18 +145,13 @@ cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id,
     r.n = n
     r.force = kind >= REQUEST_KINDS
     memcpy(r.did, did, n)
-    if fifo.last != NULL:
-        fifo.last.next = r
-    else:
-        fifo.first = r
-    fifo.last = r
-    fifo.n += 1
     q.asked += 1
-    if fifo == &q.urgent:
-        q.urgent_put += 1
+    if idle:
+        _append_idle(&q.idle, r)
+    else:
+        _append_urgent(q, r, ticket)
         if ticket != NULL:
             ticket.list = <uint8_t>which
-            ticket.number = q.urgent_put
     zl_unlock(&q.mutex)
     zl_add32(&q.bell, 1)
     zl_futex_wake(&q.bell, 1)
@@ -125,20 +159,36 @@ cdef int request_put(int kind, const uint8_t *did, uint32_t n, uint32_t host_id,
 
 
 cdef bint request_is_taken(const Ticket *t) noexcept nogil:
-    return zl_load64(&_lists[t.list].urgent_taken) >= t.number
+    return zl_load64(&_lists[t.list].lanes[t.lane].taken) >= t.number
 
 
 cdef Request *_pop(RequestList *q) noexcept nogil:
     """The next node, urgent ones first; NULL = none. Requires the mutex."""
-    cdef Fifo *fifo = &q.urgent if q.urgent.n else &q.idle
-    cdef Request *r = fifo.first
+    cdef Request *r = q.idle.first
+    if q.ring_n:
+        return _pop_urgent(q)
     if r != NULL:
-        fifo.first = r.next
-        fifo.n -= 1
-        if fifo.first == NULL:
-            fifo.last = NULL
-        if fifo == &q.urgent:
-            zl_store64(&q.urgent_taken, q.urgent_taken + 1)
+        q.idle.first = r.next
+        q.idle.n -= 1
+        if r.next == NULL:
+            q.idle.last = NULL
+    return r
+
+
+cdef Request *_pop_urgent(RequestList *q) noexcept nogil:
+    """Of the lane whose turn it is, which then goes behind the others. Requires the mutex, and that there is one."""
+    cdef uint8_t number = q.ring[q.ring_first]
+    cdef Lane *lane = &q.lanes[number]
+    cdef Request *r = lane.first
+    q.ring_first = (q.ring_first + 1) % LANES
+    lane.first = r.next
+    if r.next == NULL:
+        lane.last = NULL
+        q.ring_n -= 1
+    else:
+        q.ring[(q.ring_first + q.ring_n - 1) % LANES] = number
+    q.urgent -= 1
+    zl_store64(&lane.taken, lane.taken + 1)
     return r
 
 
@@ -235,7 +285,7 @@ def waiting():
     out = {}
     for k, name in enumerate(("load", "resolve", "recheck", "status", "resync", "resolve_web")):
         zl_lock(&_lists[k].mutex)
-        lie, asked = _lists[k].urgent.n + _lists[k].idle.n, _lists[k].asked
+        lie, asked = _lists[k].urgent + _lists[k].idle.n, _lists[k].asked
         zl_unlock(&_lists[k].mutex)
         out[name] = (lie, asked)
     return out

@@ -170,22 +170,22 @@ cdef void _publish(Worker *w, Frame *f, Judgement *j) noexcept nogil:
     if j.refresh_after:
         a.flags |= A_STALE        # asked for at the next commit at the latest
     if j.may_ask:
-        _ask(w, a, REQUEST_RENEW, A_RENEWING, NULL)
+        _ask(w, a, REQUEST_RENEW, A_RENEWING, a.host_id, NULL)
         if j.refresh_after:
-            _ask(w, a, REQUEST_RECHECK, 0, NULL)
+            _ask(w, a, REQUEST_RECHECK, 0, a.host_id, NULL)
     pool_give(f)                  # its credit comes back when the event is synced
 
 
 # --- asking ---
 
-cdef void _ask(Worker *w, Account *a, int kind, int flag, Ticket *ticket) noexcept nogil:
+cdef void _ask(Worker *w, Account *a, int kind, int flag, uint32_t host_id, Ticket *ticket) noexcept nogil:
     """Puts a question to a Python thread, unless the same one is open."""
     cdef uint8_t did[261]
     cdef uint32_t n
     if flag and a.flags & flag:
         return
     n = account_did(a, did)
-    if request_put(kind, did, n, a.host_id, ticket) == 0:
+    if request_put(kind, did, n, host_id, ticket) == 0:
         a.flags |= <uint16_t>flag
         if kind == REQUEST_REFRESH or kind == REQUEST_RENEW:
             zl_bump64(&w.refreshes, 1)
@@ -196,19 +196,20 @@ cdef void _desynchronize(Worker *w, Account *a) noexcept nogil:
     if a.flags & A_RESYNCING:
         a.flags |= A_BROKEN_AGAIN     # the answer to come may know nothing of this one
     account_touch_dirty(&w.table, a)
-    _ask(w, a, REQUEST_RESYNC, A_RESYNCING, NULL)
+    _ask(w, a, REQUEST_RESYNC, A_RESYNCING, a.host_id, NULL)
 
 
 cdef void _ask_for(Worker *w, Account *a, int reason, bint force) noexcept nogil:
     """The question that the reason of the account's hold calls for."""
     cdef int kind
+    cdef uint32_t on_account_of = a.hold.first.host.id
     if reason == R_HOLD_ACCOUNT:
-        _ask(w, a, REQUEST_LOAD, A_LOADING, &a.hold.ticket)
+        _ask(w, a, REQUEST_LOAD, A_LOADING, on_account_of, &a.hold.ticket)
     elif reason == R_HOLD_IDENTITY:
         kind = REQUEST_REFRESH if force or a.flags & A_STALE else REQUEST_RESOLVE
-        _ask(w, a, kind, A_RESOLVING, &a.hold.ticket)
+        _ask(w, a, kind, A_RESOLVING, on_account_of, &a.hold.ticket)
     elif reason == R_HOLD_STATUS:
-        _ask(w, a, REQUEST_STATUS, A_ASKING_STATUS, &a.hold.ticket)
+        _ask(w, a, REQUEST_STATUS, A_ASKING_STATUS, a.host_id, &a.hold.ticket)
 
 
 # --- holds ---
@@ -473,7 +474,7 @@ cdef void _on_resync(Worker *w, Account *a, const Message_ *m) noexcept nogil:
     a.flags &= ~<uint16_t>A_RESYNCING
     if a.flags & A_BROKEN_AGAIN:
         a.flags &= ~<uint16_t>A_BROKEN_AGAIN
-        _ask(w, a, REQUEST_RESYNC, A_RESYNCING, NULL)
+        _ask(w, a, REQUEST_RESYNC, A_RESYNCING, a.host_id, NULL)
     elif m.outcome:
         a.flags &= ~<uint16_t>A_DESYNCHRONIZED
         account_touch_dirty(&w.table, a)
@@ -485,7 +486,7 @@ cdef void _on_local(Worker *w, Account *a, const Message_ *m) noexcept nogil:
         a = account_insert(&w.table, m.hash, m.did, m.did_n, zl_load64(&_applied))
     if a == NULL or not a.flags & A_LOADED:
         if a != NULL:
-            _ask(w, a, REQUEST_LOAD, A_LOADING, NULL)
+            _ask(w, a, REQUEST_LOAD, A_LOADING, a.host_id, NULL)
         local_answer(m.change, LOCAL_NOT_LOADED)
     elif local_apply(m.change, a, w.now_us):
         account_touch_dirty(&w.table, a)
