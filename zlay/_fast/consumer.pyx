@@ -11,24 +11,23 @@ wake-up of all together, in an epoll of its own (see waker.pyx); one whose socke
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strncpy
+from libc.string cimport memcpy
 
-from atomics cimport (zl_add64_relaxed, zl_bump64, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us,
+from atomics cimport (zl_add64_relaxed, zl_load32, zl_load64, zl_load64_relaxed, zl_monotonic_us,
                       zl_realtime_us, zl_store32, zl_store64)
-from crash_points cimport zl_crash_point
 from fileio cimport (EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, F_GETFL,
-                     F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR, SHUT_WR,
+                     F_SETFL, IPPROTO_TCP, MSG_DONTWAIT, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR,
                      TCP_NODELAY, TCP_USER_TIMEOUT, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno,
-                     eventfd, fcntl, nanosleep, poll, pollfd, recv, send, sendfile, setsockopt, shutdown, timespec,
+                     eventfd, fcntl, nanosleep, poll, pollfd, recv, setsockopt, shutdown, timespec,
                      write)
 from threads cimport zl_lock, zl_mutex, zl_thread_name, zl_thread_start, zl_unlock
 
 from zlay._fast.client_frames cimport CLIENT_CLOSE, CLIENT_MORE, CLIENT_PING, client_feed
-from zlay._fast.hidden cimport hidden_generation
 from zlay._fast.mem cimport MEM_CONSUMER, zl_calloc, zl_free, zl_malloc
-from zlay._fast.ranges cimport (RANGE_NONE, RANGE_READY, RANGE_RETIRED, range_cut, range_free, range_is_stale,
-                                range_next, range_overdue, range_set_grace)
-from zlay._fast.segments cimport segments_count_damage, segments_oldest
+from zlay._fast.ranges cimport range_free, range_overdue, range_set_grace
+from zlay._fast.sending cimport (CLOSE_POLICY, CLOSE_PROTOCOL, FLUSH_BLOCKED, FLUSH_FAILED, FLUSH_IDLE, FLUSH_MORE,
+                                 sending_bytes, sending_close, sending_cut, sending_error_us, sending_events,
+                                 sending_finish, sending_flush, sending_open, sending_ping_us, sending_too_slow)
 from zlay._fast.waker cimport waker_consumers, waker_count, waker_fd, waker_now, waker_start, waker_stop, waker_wakes
 
 __all__ = ["REASONS", "STATES", "accept", "close_all", "count", "disconnect", "disconnects", "start", "stats", "stop",
@@ -40,19 +39,9 @@ cdef enum:
     INPUT_PER_SECOND = 65536     # of a consumer's own bytes; more is left to TCP, which then holds the consumer
     THROTTLED_WAIT_MS = 20       # how often a throttled consumer looks for new events
     WAIT_MS = 60000              # longest sleep of a consumer
-    CLOSE_WAIT_US = 3000000      # for the consumer's close, after ours
     LEAVE_US = 1000000           # after the last deadline, for threads to see it
     LEAVE_LOOK_NS = 2000000      # how often close_all looks who is left
     ROOM_MORE = 16               # for consumers that come while a list is made
-    CLOSE_PROTOCOL = 1002
-    CLOSE_POLICY = 1008
-    CLOSE_INTERNAL = 1011
-
-cdef enum Flush:
-    FLUSH_IDLE                   # everything published has been sent
-    FLUSH_BLOCKED                # the socket takes nothing
-    FLUSH_MORE                   # go on
-    FLUSH_FAILED                 # the connection is gone
 
 # --- under _lock ---
 cdef zl_mutex _lock
@@ -64,180 +53,16 @@ cdef uint64_t _next_id = 1
 cdef uint32_t _stop_code = 0     # nonzero: everybody closes with it
 cdef uint64_t _stop_deadline_us = 0
 cdef uint64_t _disconnects[END_COUNT]
-cdef uint64_t _bytes = 0         # sent to all, ever
-cdef uint64_t _events = 0
 
 # --- settings, constant while consumers live ---
 cdef int _stop_fd = -1
 cdef uint64_t _slow_us = 60000000
-cdef uint64_t _ping_us = 30000000
-cdef uint64_t _error_us = 5000000
 cdef int _dead_ms = 75000        # TCP_USER_TIMEOUT: unacknowledged for so long = gone
-cdef uint8_t *_too_slow = NULL   # the ConsumerTooSlow error frame; freed by stop()
-cdef uint32_t _too_slow_n = 0
-cdef uint8_t *_outdated = NULL   # the #info OutdatedCursor frame; freed by stop()
-cdef uint32_t _outdated_n = 0
 cdef uint32_t _running = 0       # atomic flag
 
 REASONS = ("client_closed", "client_gone", "protocol_error", "too_slow", "retention", "future_cursor", "shutdown",
            "log_error", "operator")
 STATES = ("streaming", "finishing", "closing", "ended")
-
-
-# --- what to send -------------------------------------------------------------------------------------------------
-
-cdef void _put_control(Consumer *c, uint8_t opcode, const uint8_t *payload, uint32_t n) noexcept nogil:
-    """Appends an unmasked control frame to out, which has room: a pong and a close at most."""
-    c.out[c.out_n] = 0x80 | opcode
-    c.out[c.out_n + 1] = <uint8_t> n
-    memcpy(&c.out[c.out_n + 2], payload, n)
-    c.out_n += 2 + n
-
-
-cdef void _settle(Consumer *c) noexcept nogil:
-    """A range that has been sent to its end is counted, and the position moves on."""
-    if c.range.offset < c.range.end or c.range.n == 0:
-        return
-    zl_bump64(&c.events, c.range.n)
-    zl_add64_relaxed(&_events, c.range.n)
-    zl_store64(&c.next_seq, c.next_seq + c.range.n)
-    c.range.n = 0
-
-
-cdef void _cut(Consumer *c) noexcept nogil:
-    """Nothing after the frame being sent; where none is under way, that is the end of the range."""
-    range_cut(&c.range)
-    _settle(c)
-
-
-cdef void _finish(Consumer *c, int reason, uint16_t code, const char *text, uint8_t *lead, uint32_t lead_n,
-                  uint64_t deadline_us) noexcept nogil:
-    """End in order: the frame being sent, then lead (if any) and a close frame, then wait for the consumer's."""
-    if c.state != C_STREAMING:
-        return
-    zl_store32(&c.state, C_FINISHING)
-    c.reason = <uint32_t> reason
-    c.deadline_us = deadline_us
-    c.close_wanted = True
-    c.close_code = code
-    strncpy(c.close_reason, text, sizeof(c.close_reason) - 1)
-    if c.lead_at == c.lead_n and lead != NULL:       # half of an info frame cannot be taken back: no error frame then
-        if c.lead_owned:
-            zl_free(c.lead)
-        c.lead = lead
-        c.lead_n = lead_n
-        c.lead_at = 0
-        c.lead_owned = False
-    if c.range.offset < c.range.end:
-        _cut(c)
-
-
-cdef void _put_close(Consumer *c) noexcept nogil:
-    cdef uint8_t payload[34]
-    cdef uint32_t n = 0
-    payload[0] = <uint8_t> (c.close_code >> 8)
-    payload[1] = <uint8_t> (c.close_code & 0xFF)
-    while c.close_reason[n]:
-        payload[2 + n] = <uint8_t> c.close_reason[n]
-        n += 1
-    _put_control(c, 8, payload, 2 + n if c.close_code else 0)
-    c.close_wanted = False
-
-
-cdef void _fill(Consumer *c, uint64_t now) noexcept nogil:
-    """At a frame boundary with nothing to send: control frames that are due."""
-    c.out_n = c.out_at = 0
-    if c.pong_wanted and c.state != C_CLOSING:
-        _put_control(c, 10, c.pong, c.pong_n)
-        c.pong_wanted = False
-    if c.close_wanted:
-        _put_close(c)
-    elif c.out_n == 0 and c.state == C_STREAMING and now - c.last_write_us >= _ping_us:
-        _put_control(c, 9, b"", 0)
-
-
-cdef int _sent(Consumer *c, ssize_t n) noexcept nogil:
-    """Judges the result of a send or sendfile: a Flush; FLUSH_MORE = n bytes went out."""
-    if n > 0:
-        return FLUSH_MORE
-    if n < 0 and errno == EINTR:
-        return FLUSH_MORE
-    if n < 0 and errno == EAGAIN:
-        return FLUSH_BLOCKED
-    return FLUSH_FAILED
-
-
-cdef void _begin_later(Consumer *c) noexcept nogil:
-    """Retention has taken a place away since it was given out: the window begins later now (A15). Lead is sent."""
-    zl_store64(&c.next_seq, segments_oldest())
-    if c.told_outdated:
-        return
-    c.told_outdated = True
-    if c.lead_owned:
-        zl_free(c.lead)
-    c.lead = _outdated
-    c.lead_n = _outdated_n
-    c.lead_at = 0
-    c.lead_owned = False
-
-
-cdef int _flush(Consumer *c, uint64_t now) noexcept nogil:
-    """One write, of whatever comes next: the rest of a range, lead, control frames, a new range. A Flush."""
-    cdef ssize_t n
-    cdef int result
-    if range_is_stale(&c.range):
-        _cut(c)
-        c.range.generation = hidden_generation()     # the frame being sent is sent to its end all the same
-    if c.range.offset < c.range.end:
-        zl_crash_point(b"send.before")
-        n = sendfile(c.fd, c.range.segment.frames_fd, &c.range.offset, <size_t> (c.range.end - c.range.offset))
-        zl_crash_point(b"send.after")
-        result = _sent(c, n)
-        if n > 0:
-            zl_bump64(&c.bytes, <uint64_t> n)
-            zl_add64_relaxed(&_bytes, <uint64_t> n)
-        elif n == 0:                                 # shorter than its index says, in the middle of a frame
-            segments_count_damage(1)
-            c.reason = END_LOG
-            return FLUSH_FAILED
-        _settle(c)
-    elif c.lead_at < c.lead_n:
-        n = send(c.fd, c.lead + c.lead_at, c.lead_n - c.lead_at, MSG_DONTWAIT | MSG_NOSIGNAL)
-        result = _sent(c, n)
-        if n > 0:
-            c.lead_at += <uint32_t> n
-    elif c.out_at < c.out_n:
-        n = send(c.fd, c.out + c.out_at, c.out_n - c.out_at, MSG_DONTWAIT | MSG_NOSIGNAL)
-        result = _sent(c, n)
-        if n > 0:
-            c.out_at += <uint32_t> n
-    else:
-        _fill(c, now)
-        if c.out_n:
-            return FLUSH_MORE
-        if c.state == C_FINISHING:                   # our close is out
-            zl_store32(&c.state, C_CLOSING)
-            c.deadline_us = min(c.deadline_us, now + CLOSE_WAIT_US)
-            shutdown(c.fd, SHUT_WR)
-        if c.state != C_STREAMING:
-            return FLUSH_IDLE
-        result = range_next(&c.range, &c.next_seq)
-        if result == RANGE_READY:
-            return FLUSH_MORE
-        if result == RANGE_NONE:
-            return FLUSH_IDLE
-        if result == RANGE_RETIRED and c.events == 0 and not range_overdue(&c.range):
-            _begin_later(c)
-        elif result == RANGE_RETIRED:
-            _finish(c, END_RETENTION, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
-        else:
-            _finish(c, END_LOG, CLOSE_INTERNAL, b"", NULL, 0, now + _error_us)
-        return FLUSH_MORE
-    if n > 0:
-        c.last_write_us = now
-        if c.blocked_us:
-            zl_store64(&c.blocked_us, 0)
-    return result
 
 
 # --- what comes in -------------------------------------------------------------------------------------------------
@@ -256,17 +81,17 @@ cdef void _take_input(Consumer *c, const uint8_t *p, size_t n, uint64_t now) noe
             c.pong_n = c.parser.control_n
             c.pong_wanted = True
             if c.state == C_STREAMING and c.range.offset < c.range.end:
-                _cut(c)
+                sending_cut(c)
         elif event == CLIENT_CLOSE:
             if c.state == C_STREAMING:
-                _finish(c, END_CLIENT_CLOSED, c.parser.close_code, b"", NULL, 0, now + _error_us)
+                sending_finish(c, END_CLIENT_CLOSED, c.parser.close_code, b"", NULL, 0, now + sending_error_us())
             elif c.state == C_CLOSING:
                 zl_store32(&c.state, C_ENDED)
             return
         else:
             if c.state == C_CLOSING:
                 zl_store32(&c.state, C_ENDED)
-            _finish(c, END_PROTOCOL, CLOSE_PROTOCOL, b"", NULL, 0, now + _error_us)
+            sending_finish(c, END_PROTOCOL, CLOSE_PROTOCOL, b"", NULL, 0, now + sending_error_us())
             return
 
 
@@ -292,20 +117,20 @@ cdef void _check_time(Consumer *c, bint blocked, uint64_t now) noexcept nogil:
     if stop and not c.stop_seen:
         c.stop_seen = True
         c.deadline_us = min(c.deadline_us, zl_load64(&_stop_deadline_us))
-        _finish(c, END_SHUTDOWN, <uint16_t> stop, b"shutting down", NULL, 0, zl_load64(&_stop_deadline_us))
+        sending_finish(c, END_SHUTDOWN, <uint16_t> stop, b"shutting down", NULL, 0, zl_load64(&_stop_deadline_us))
     if c.state != C_STREAMING:
         if now >= c.deadline_us:
             zl_store32(&c.state, C_ENDED)
         return
     if range_overdue(&c.range):                      # however steadily it reads: the disk is wanted back
-        _finish(c, END_RETENTION, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
+        sending_too_slow(c, END_RETENTION, now)
         return
     if not blocked:
         return
     if c.blocked_us == 0:
         zl_store64(&c.blocked_us, now)
     if now - c.blocked_us >= _slow_us:
-        _finish(c, END_TOO_SLOW, CLOSE_POLICY, b"ConsumerTooSlow", _too_slow, _too_slow_n, now + _error_us)
+        sending_too_slow(c, END_TOO_SLOW, now)
 
 
 cdef int _wait_ms(Consumer *c, uint64_t now) noexcept nogil:
@@ -316,7 +141,7 @@ cdef int _wait_ms(Consumer *c, uint64_t now) noexcept nogil:
     elif c.blocked_us:
         until = c.blocked_us + _slow_us
     else:
-        until = c.last_write_us + _ping_us
+        until = c.last_write_us + sending_ping_us()
     return <int> min((until - now) // 1000 + 1, <uint64_t> WAIT_MS) if until > now else 1
 
 
@@ -351,7 +176,7 @@ cdef void _run(Consumer *c) noexcept nogil:
     cdef int flushed
     c.last_write_us = now
     while True:
-        flushed = _flush(c, now)
+        flushed = sending_flush(c, now)
         if flushed == FLUSH_FAILED:
             return
         rounds += 1
@@ -451,25 +276,17 @@ def start(bytes too_slow, bytes outdated, *, int64_t tick_us=-1, uint64_t slow_u
     """Take consumers from now on. One thread; the log is open.
 
     too_slow is the ConsumerTooSlow error frame, outdated the #info OutdatedCursor, with their WebSocket headers; of
-    some bytes each. tick_us: at most one wake-up in so many microseconds; negative = by the number of consumers, 0 = each at
-    once. slow_us: without progress while behind; ping_us: after so long without a write; error_us: for the error frame
-    and the close; dead_us: what the peer's system has not acknowledged for so long ends the connection; grace_us: for
-    reading on in a segment that retention has taken away. Raises OSError, RuntimeError.
+    some bytes each. tick_us: at most one wake-up in so many microseconds; negative = by the number of consumers, 0 =
+    each at once. slow_us: without progress while behind; ping_us: after so long without a write; error_us: for the
+    error frame and the close; dead_us: what the peer's system has not acknowledged for so long ends the connection;
+    grace_us: for reading on in a segment that retention has taken away. Raises OSError, RuntimeError, MemoryError.
     """
-    global _stop_fd, _slow_us, _ping_us, _error_us, _dead_ms, _too_slow, _too_slow_n, _outdated, _outdated_n
+    global _stop_fd, _slow_us, _dead_ms
     cdef int error
     if zl_load32(&_running):
         raise RuntimeError("consumers are being served already")
-    _too_slow = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> len(too_slow))
-    _outdated = <uint8_t *> zl_malloc(MEM_CONSUMER, <size_t> len(outdated))
-    if _too_slow == NULL or _outdated == NULL:
-        _let_go()
-        raise MemoryError
-    memcpy(_too_slow, PyBytes_AS_STRING(too_slow), len(too_slow))
-    _too_slow_n = <uint32_t> len(too_slow)
-    memcpy(_outdated, PyBytes_AS_STRING(outdated), len(outdated))
-    _outdated_n = <uint32_t> len(outdated)
-    _slow_us, _ping_us, _error_us = slow_us, ping_us, error_us
+    sending_open(too_slow, outdated, ping_us, error_us)
+    _slow_us = slow_us
     _dead_ms = <int> max(dead_us // 1000, <uint64_t> 1)
     range_set_grace(grace_us)
     zl_store32(&_stop_code, 0)
@@ -482,13 +299,11 @@ def start(bytes too_slow, bytes outdated, *, int64_t tick_us=-1, uint64_t slow_u
 
 
 cdef void _let_go() noexcept:
-    global _stop_fd, _too_slow, _outdated
+    global _stop_fd
     if _stop_fd >= 0:
         close(_stop_fd)
     _stop_fd = -1
-    zl_free(_too_slow)
-    zl_free(_outdated)
-    _too_slow = _outdated = NULL
+    sending_close()
 
 
 cdef int _prepare(Consumer *c) noexcept nogil:
@@ -560,7 +375,7 @@ def accept(int fd, str peer, uint64_t next_seq, *, bytes lead=b"", bytes receive
         _discard(c)
         raise OSError(error, "the consumer's socket cannot be served")
     if future_cursor:
-        _finish(c, END_FUTURE_CURSOR, CLOSE_POLICY, b"FutureCursor", NULL, 0, now + _error_us)
+        sending_finish(c, END_FUTURE_CURSOR, CLOSE_POLICY, b"FutureCursor", NULL, 0, now + sending_error_us())
     _take_input(c, <const uint8_t *> PyBytes_AS_STRING(received), <size_t> len(received), now)
     zl_lock(&_lock)
     ident = c.id = _next_id
@@ -646,7 +461,7 @@ def disconnect(uint64_t ident):
 
 def count():
     """Consumers connected, events and bytes sent to all of them ever, wake-ups. Any thread."""
-    return (waker_consumers(), zl_load64_relaxed(&_events), zl_load64_relaxed(&_bytes), waker_wakes())
+    return (waker_consumers(), sending_events(), sending_bytes(), waker_wakes())
 
 
 def disconnects():
