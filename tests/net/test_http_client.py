@@ -337,3 +337,27 @@ def test_a_post_is_never_sent_twice(client: HttpClient) -> None:
         assert caught.value.kind == "closed"
     assert seen == ["GET", "POST"]
     assert client.connects == 2
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_slow_answers_are_waited_for(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes in pieces, each later than a stop is looked for, is read whole; the connection is kept."""
+    monkeypatch.setattr("zlay.net.http_client.STOP_LOOK_S", 0.01)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if secure else None
+    if theirs is not None:
+        theirs.load_cert_chain(CERTIFICATE)
+
+    def answer(_: Request, sock: socket.socket) -> bytes:
+        for piece in (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n", b"\r\nbody"):
+            sock.sendall(piece)
+            time.sleep(0.05)
+        return b"body"
+
+    ours = ssl.create_default_context(cafile=str(CERTIFICATE))
+    client = HttpClient(allow_address=lambda _: True, context=ours)
+    with FakeHttp(answer, theirs) as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        for _ in range(2):
+            assert client.get(url, timeout_s=30.0, max_body_bytes=LIMIT).body == b"bodybody"
+        assert client.connects == 1
+        client.close()
