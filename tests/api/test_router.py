@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ def test_figures_inside(internal: Client) -> None:
     told = internal.request("GET", "/metrics")
     assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert b"\nrelay_seq 0.0\n" in told.body
+    told = internal.request("GET", "/metrics", {"Accept-Encoding": "gzip"})  # as Prometheus asks
+    assert b"\nrelay_seq 0.0\n" in gzip.decompress(told.body)
 
 
 def test_methods_of_xrpc(public: Client) -> None:
