@@ -441,29 +441,31 @@ def test_a_good_stream_forgets_failures(rig: Rig, says: bytes, host_reader: str)
     assert attempts == ([1, 2, 1, 2, 3] if says else [1, 2, 3, 4, 5])
 
 
-def test_our_own_network_comes_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("began", ["with a network", "without"])
+def test_our_own_network_comes_back(rig: Rig, began: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When all hosts had failed until they were offline and one can be reached again, all are dialled at once; one that
     fails while others stream is not."""
     monkeypatch.setattr("zlay.hosts.dialer.ALL_AGAIN_S", 0.1)
     works = threading.Event()
-    works.set()
 
     def script(sock: socket.socket) -> None:
         if works.is_set():
             upgrade(sock)
             hold(sock)
 
-    fakes = [rig.pds(script) for _ in range(MANY + 1)]
-    hosts = [rig.registry.add(fake.hostname) for fake in fakes]
+    hosts = [rig.registry.add(rig.pds(script).hostname) for _ in range(MANY + 1)]
     dead = rig.registry.add(rig.pds(lambda sock: None).hostname)
     dialer = rig.start(policy=BackoffPolicy(first_s=0.01, least_s=0.001, offline_after=2, offline_first_s=3600))
+    if began == "with a network":
+        works.set()
     for host_id in hosts:
         dialer.add(host_id)
-        rig.registry.next(host_id, "active")
-    works.clear()
-    for host_id in hosts:
-        reader.stop(rig.registry.targets[host_id].index)  # what follows is a dial at once, which fails
-        rig.registry.next(host_id, "offline")
+        rig.registry.next(host_id, "active" if works.is_set() else "offline")
+    if works.is_set():
+        works.clear()
+        for host_id in hosts:
+            reader.stop(rig.registry.targets[host_id].index)  # what follows is a dial at once, which fails
+            rig.registry.next(host_id, "offline")
     works.set()
     dialer.add(hosts[3])  # one is asked for
     awaited = set(hosts)

@@ -459,7 +459,7 @@ class Dialer:
         alone = reader.stats()["alive"] == 0
         if not self._hand_over(host, stream):
             return
-        if alone and self._counts.connects:
+        if alone:
             self._all_again()
         host.stage = "streaming"
         host.connects += 1
@@ -468,7 +468,7 @@ class Dialer:
         log.info("host connected", host=host.name, cursor=dial.cursor, tls=protocol)
 
     def _all_again(self) -> None:
-        """Nobody was streamed from any more, and now somebody is: our own network had failed, and not so many hosts."""
+        """Nobody was streamed from, and now somebody is: our own network had failed, and not so many hosts."""
         failed = [host for host in self._hosts.values() if host.stage == "waiting" and host.backoff.failures]
         if len(failed) < MANY:
             return
