@@ -191,6 +191,47 @@ def test_the_kernel_watches_the_connection_too(rig: Rig) -> None:
         assert tcp["NODELAY"] == 1
 
 
+def test_a_late_dialer_does_not_blame_hosts(rig: Rig) -> None:
+    """An answer that has come in time counts, though the dialer's thread looks at it after the deadline."""
+    both_asked = threading.Barrier(2)
+    is_late, answered = threading.Event(), threading.Event()
+    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+    patience_s = 1.0
+
+    def first(sock: socket.socket) -> None:
+        _, answer = accept(sock)
+        both_asked.wait(DEADLINE_S)
+        sock.sendall(answer)
+        hold(sock)
+
+    def second(sock: socket.socket) -> None:
+        _, answer = accept(sock)
+        both_asked.wait(DEADLINE_S)
+        assert is_late.wait(DEADLINE_S)
+        sock.sendall(answer)
+        answered.set()
+        hold(sock)
+
+    def be_late(index: int, stream: OpenStream) -> None:
+        stream.close()
+        if not is_late.is_set():
+            is_late.set()
+            assert answered.wait(DEADLINE_S)
+            time.sleep(patience_s)  # the other one's time is up
+        taken.put(index)
+
+    hosts = [rig.registry.add(rig.pds(script).hostname) for script in (first, second)]
+    dialer = rig.start(rules=replace(RULES, upgrade_s=patience_s), start_reader=be_late)
+    for host_id in hosts:
+        dialer.add(host_id)
+    found = [taken.get(timeout=DEADLINE_S) for _ in hosts]
+    assert found == [rig.registry.targets[host_id].index for host_id in hosts]
+    rig.registry.next(hosts[1], "active")
+    report = dialer.report(hosts[1])
+    assert report is not None
+    assert (report.attempts, report.failures) == (1, 0)
+
+
 def test_quiet_host_is_not_dialled_live_twice(rig: Rig) -> None:
     """A host that was connected and sent nothing is asked for all that it keeps: it may have spoken meanwhile."""
     cursors: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -48,6 +48,7 @@ __all__ = ["Dialer", "HostReport"]
 
 MAX_HOSTS = 10_000  # RELAY_MAX_HOSTS
 MAX_IN_FLIGHT = 1024  # dials: four round trips each on the real network, and ten seconds where nobody answers
+BEGUN_AT_ONCE = 64  # dials; then those under way go on: where processors are slow, fewer wait for them at a time
 DNS_THREADS = 8
 DESCRIPTOR_PAUSE_S = 1.0
 STORE_PAUSE_S = 5.0  # when the registry cannot answer: our fault, the host's back-off stays as it is
@@ -216,11 +217,11 @@ class Dialer:
                 now = time.monotonic()
                 self._take_commands()
                 self._begin_due(now)
-                self._expire(now)
                 for key, _ in self._selector.select(self._sleep_s()):
                     if isinstance(key.data, Dial):
                         self._drive(key.data, key.fileobj)  # type: ignore[arg-type]
                 self._take_wake()
+                self._expire(now)  # last: what came in time counts, however late this thread is
         finally:
             self._end()
 
@@ -362,7 +363,9 @@ class Dialer:
             _, number, host = heapq.heappop(self._schedule)
             if host.plan == number:
                 self._ready.append((number, host))
-        while self._ready and len(self._in_flight) < self._max_in_flight and now >= self._paused_until:
+        for _ in range(BEGUN_AT_ONCE):
+            if not self._ready or len(self._in_flight) >= self._max_in_flight or now < self._paused_until:
+                break
             number, host = self._ready.popleft()
             if host.plan == number:  # else it has been planned anew, or banned, while no dial was free
                 self._dial(host, now)
