@@ -14,7 +14,7 @@ from tests.net.fake_http import FakeHttp, Request, reply, reply_json
 from zlay.errors import HostRefused, HttpFault
 from zlay.hosts.registry import Registry
 from zlay.hosts.requests import MAX_CHECKS, CrawlRequests
-from zlay.hosts.seeds import Seeder
+from zlay.hosts.seeds import PAGE_TIMEOUT_S, Seeder
 from zlay.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -274,3 +274,23 @@ def test_reading_is_tried_again(registry: Registry, monkeypatch: pytest.MonkeyPa
         assert not thread.is_alive()
     assert registry.id_of("a.example.com") == 1
     assert seeder.fault is None
+
+
+def test_stop_while_the_other_relay_is_silent(registry: Registry) -> None:
+    """A reading that is not answered ends with the stop, and not with the time for an answer; that is no fault."""
+    asked = threading.Event()
+
+    def silent(*_: object) -> None:
+        asked.set()
+        relay.ended.wait(60)
+
+    with FakeHttp(silent) as relay:
+        seeder = Seeder(registry, f"localhost:{relay.port}", allow_private=True)
+        thread = threading.Thread(target=seeder.run)
+        thread.start()
+        assert asked.wait(20)
+        seeder.stop()
+        thread.join(PAGE_TIMEOUT_S / 2)
+        assert not thread.is_alive()
+        relay.ended.set()
+    assert (seeder.fault, seeder.readings) == (None, 0)

@@ -138,6 +138,7 @@ def test_stop_while_the_directory_is_silent(store: SqliteStore) -> None:
         mirror.stop()
         thread.join(REQUEST_TIMEOUT_S / 2)
         assert not thread.is_alive()
+        assert mirror.fault is None
         http.ended.set()
 
 

@@ -70,6 +70,8 @@ class Seeder:
             try:
                 found = self.read()
             except (HttpFault, StateError) as exc:
+                if self._stop.is_set():
+                    return
                 self.fault = str(exc)
                 log.warning("hosts cannot be read from upstream", upstream=self._upstream, error=self.fault)
                 pause_s, retry_s = retry_s, min(2 * retry_s, LONGEST_RETRY_S)

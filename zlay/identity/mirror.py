@@ -92,6 +92,8 @@ class Mirror:
             after = MirrorPlace(page.last_seq, asked_us - NUMBERED_AFTER_US if complete else place.complete_us)
             self._store.save_mirrored(self._url, page.newest, after)
         except (HttpFault, ExportError, StateError) as exc:
+            if self._stop.is_set():
+                return 0.0
             return self._fail(str(exc), 0.0)
         self.operations += page.operations
         self._pause_s = FIRST_PAUSE_S
