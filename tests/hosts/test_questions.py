@@ -206,6 +206,28 @@ def test_every_status_request_is_answered(registry: Registry) -> None:
     assert answers == {did(1): ACTIVE, **{did(n): NO_ANSWER for n in (2, 3, 4, 5)}}
 
 
+def test_a_stop_is_no_answer(registry: Registry) -> None:
+    """What a stop cuts short, under way or not, is not answered: its frames must not be dropped for that."""
+    asked = threading.Event()
+
+    def silent(_: Request, __: socket.socket) -> None:
+        asked.set()
+        host.ended.wait(PATIENCE_S)
+
+    edge = Edge()
+    with FakeHttp(silent) as host:
+        checker = StatusChecker(registry, next_request=edge.next_request, post_status=edge.post, allow_private=True)
+        host_id = host_of(registry, host).id
+        with running(checker):
+            for n in range(3):
+                edge.requests.put((did(n), host_id))
+            assert asked.wait(PATIENCE_S)
+            checker.stop()
+            edge.requests.put((did(3), host_id))
+        host.ended.set()
+    assert edge.answers.empty()
+
+
 def test_slow_host_delays_no_other(registry: Registry) -> None:
     """Any number of questions to a host that is silent hold up no question to another."""
 

@@ -1,7 +1,8 @@
 """Asks a PDS whether an account that we hold for inactive is active again (protocol E5).
 
 A worker asks before it drops the account's commits, at most now and then for one account; its frames wait meanwhile.
-Every request gets one answer: a status, or NO_ANSWER where the host gives none.
+Every request gets one answer: a status, or NO_ANSWER where the host gives none; but for those that a stop cuts short,
+whose frames are let go and sent again to the next run.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class StatusChecker(HostQuestions[str]):
         self._post_status = post_status
 
     def _take(self, did: str, host_id: int) -> None:
-        if not self._lanes.put(host_id, did):
+        if not self._lanes.put(host_id, did) and not self._stop.is_set():
             self._post_status(did, NO_ANSWER)
 
     def _ask(self, asker: HostAsker, host_id: int, question: str) -> None:
@@ -67,4 +68,5 @@ class StatusChecker(HostQuestions[str]):
             log.warn_rate(f"status-{host_id}", "host gives no account status", host_id=host_id, error=str(exc))
         finally:
             self._lanes.done(host_id)
-            self._post_status(question, status)
+            if status != NO_ANSWER or not self._stop.is_set():  # what a stop has cut short must not cost a frame
+                self._post_status(question, status)
