@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -484,21 +484,29 @@ def test_a_good_stream_forgets_failures(rig: Rig, says: bytes, host_reader: str)
 
 @pytest.mark.parametrize("began", ["with a network", "without"])
 def test_our_own_network_comes_back(rig: Rig, began: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When all hosts had failed until they were offline and one can be reached again, all are dialled at once; one that
-    fails while others stream is not."""
+    """When all hosts had failed until they were offline and one can be reached again, all are dialled at once; but for
+    one that had said itself when to come back, and one that fails while others stream."""
     monkeypatch.setattr("zlay.hosts.dialer.ALL_AGAIN_S", 0.1)
-    works = threading.Event()
+    works, system = threading.Event(), socket.getaddrinfo
 
-    def script(sock: socket.socket) -> None:
-        if works.is_set():
-            upgrade(sock)
-            hold(sock)
+    def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+        if not works.is_set():
+            raise socket.gaierror("no network")
+        return system(*args, **kwargs)
 
-    hosts = [rig.registry.add(rig.pds(script).hostname) for _ in range(MANY + 1)]
-    dead = rig.registry.add(rig.pds(lambda sock: None).hostname)
+    def busy(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 429 Later\r\nRetry-After: 3000\r\nContent-Length: 0\r\n\r\n")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    hosts = [rig.registry.add(rig.pds(script_hold).hostname) for _ in range(MANY + 1)]
+    away, dead = (rig.registry.add(rig.pds(script).hostname) for script in (busy, lambda sock: None))
     dialer = rig.start(policy=BackoffPolicy(first_s=0.01, least_s=0.001, offline_after=2, offline_first_s=3600))
-    if began == "with a network":
-        works.set()
+    works.set()
+    dialer.add(away)
+    rig.registry.next(away, "idle")
+    if began == "without":
+        works.clear()
     for host_id in hosts:
         dialer.add(host_id)
         rig.registry.next(host_id, "active" if works.is_set() else "offline")
@@ -517,10 +525,11 @@ def test_our_own_network_comes_back(rig: Rig, began: str, monkeypatch: pytest.Mo
     rig.registry.next(dead, "offline")
     reader.stop(rig.registry.targets[hosts[0]].index)
     rig.registry.next(hosts[0], "active")
-    report = dialer.report(dead)
-    assert report is not None
-    assert report.failures == 2
-    assert report.next_dial_unix_s is not None
+    reports = [dialer.report(host_id) for host_id in (away, dead)]
+    assert [report and (report.stage, report.attempts, report.failures) for report in reports] == [
+        ("waiting", 1, 1),
+        ("waiting", 2, 2),
+    ]
 
 
 def test_removed_host_is_ended_and_never_dialled_again(rig: Rig) -> None:

@@ -54,6 +54,7 @@ DESCRIPTOR_PAUSE_S = 1.0
 STORE_PAUSE_S = 5.0  # when the registry cannot answer: our fault, the host's back-off stays as it is
 LONGEST_SLEEP_S = 60.0
 MANY = 10  # hosts that do not all fail at once by themselves
+OF_THE_NETWORK: tuple[FailureKind, ...] = ("dns", "tcp_refused", "tcp_timeout", "tls", "websocket")  # no host said so
 ALL_AGAIN_S = 10.0  # over which they are dialled when they can be reached again
 
 Stage = Literal["waiting", "dialling", "streaming"]
@@ -472,7 +473,8 @@ class Dialer:
 
     def _all_again(self) -> None:
         """Nobody was streamed from, and now somebody is: our own network had failed, and not so many hosts."""
-        failed = [host for host in self._hosts.values() if host.stage == "waiting" and host.backoff.failures]
+        waiting = [host for host in self._hosts.values() if host.stage == "waiting" and host.backoff.failures]
+        failed = [host for host in waiting if host.last_failure and host.last_failure.kind in OF_THE_NETWORK]
         if len(failed) < MANY:
             return
         log.info("hosts can be reached again: all are dialled", hosts=len(failed))
