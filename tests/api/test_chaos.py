@@ -87,7 +87,7 @@ def test_nothing_is_left_of_clients_that_do_anything() -> None:
         while router.taken:
             router.taken.pop()[0].close()
         assert (kept._held.bytes, kept._unsent.bytes, kept._admission.clients) == (0, 0, 0)
-        assert (kept._resting, len(kept._leaving), len(kept._queued)) == ({False: {}, True: {}}, 0, 0)
+        assert (kept._resting, len(kept._leaving), kept.has_queued) == ({False: {}, True: {}}, 0, False)
         faults = sum(n for (route, _), n in server.tally.answers.items() if route == "/bad-header")
         assert server.tally.refused["fault"] == faults
         with running.client() as client:

@@ -206,6 +206,7 @@ def test_http_measures_a_relay_before_a_crowd() -> None:
     check(result, "http", 1)
     assert [figure["name"] for figure in result["figures"]] == [
         "http",
+        "http.greedy",
         "http.cpu",
         "http.idle_memory",
         "http.slow_memory",

@@ -25,7 +25,7 @@ from zlay.api.message import Request, Response, error_response
 from zlay.api.tally import BY_STATUS, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from zlay.api.handlers import Router
     from zlay.api.listening import Proxies
@@ -60,19 +60,20 @@ class Conversations:
         self,
         router: Router,
         proxies: Proxies,
-        epoll: select.epoll,
+        epolls: Mapping[bool, select.epoll],
         *,
         submit: Callable[[Client, Request | Upgrade], bool],
     ) -> None:
-        """`submit` gives a request to the handlers, whose answer comes back by `answered`; False = they are full."""
+        """`epolls`: by whether a client is internal. `submit` gives a request to the handlers, whose answer comes back
+        by `answered`; False = they are full."""
         self._router = router
         self._proxies = proxies
-        self._epoll = epoll
+        self._epolls = epolls
         self._submit = submit
         self._clients: dict[int, Client] = {}
         self._leaving: set[Client] = set()  # upgrades with a handler; their descriptors may be another's already
         self._resting: dict[bool, dict[Client, float]] = {False: {}, True: {}}  # by port: between requests, since when
-        self._queued: deque[Client] = deque()  # with more requests, when all others have had their turn
+        self._queued: dict[bool, deque[Client]] = {False: deque(), True: deque()}  # with more requests, by port
         self._admission = Admission()
         self._unsent = ByteSum(MAX_UNSENT_BYTES)
         self._held = ByteSum(MAX_HELD_BYTES)
@@ -86,7 +87,7 @@ class Conversations:
     @property
     def has_queued(self) -> bool:
         """Whether `go_on` has something to do."""
-        return bool(self._queued)
+        return any(self._queued.values())
 
     def event(self, fd: int, events: int) -> None:
         """What epoll says of a descriptor."""
@@ -105,10 +106,11 @@ class Conversations:
         self._count_answer(client, SWITCHING)
         self._admission.leave(client.peer, is_internal=client.is_internal)
 
-    def go_on(self) -> None:
-        """Gives each of those that wait for their turn one."""
-        for _ in range(len(self._queued)):
-            client = self._queued.popleft()
+    def go_on(self, most: int, *, is_internal: bool) -> None:
+        """Gives so many of those that wait for their turn on a port one."""
+        queued = self._queued[is_internal]
+        for _ in range(min(most, len(queued))):
+            client = queued.popleft()
             client.queued = False
             if self._is_open(client):
                 self._guard(client, partial(self._advance, client))
@@ -152,7 +154,7 @@ class Conversations:
         client = Client(sock, sock.fileno(), peer, is_internal, http, time.monotonic() + REQUEST_DEADLINE_S)
         self._clients[client.fd] = client
         self._resting[is_internal][client] = time.monotonic()
-        self._epoll.register(client.fd, client.interest)
+        self._epolls[client.is_internal].register(client.fd, client.interest)
 
     def _make_room(self, *, is_internal: bool) -> bool:
         """Lets go of the connection that has rested for longest, if any has for a while."""
@@ -229,7 +231,7 @@ class Conversations:
         else:
             client.queued = self._is_open(client) and not (client.busy or client.closing or client.out)
             if client.queued:
-                self._queued.append(client)
+                self._queued[client.is_internal].append(client)
         self._hold(client)
         self._watch(client)
 
@@ -347,15 +349,15 @@ class Conversations:
         else:
             interest = 0 if client.busy or client.queued else select.EPOLLIN
         if client.interest < 0:
-            self._epoll.register(client.fd, interest)
+            self._epolls[client.is_internal].register(client.fd, interest)
         elif interest != client.interest:
-            self._epoll.modify(client.fd, interest)
+            self._epolls[client.is_internal].modify(client.fd, interest)
         client.interest = interest
 
     def _unregister(self, client: Client) -> None:
         if client.interest >= 0:
             client.interest = -1
-            self._epoll.unregister(client.fd)
+            self._epolls[client.is_internal].unregister(client.fd)
 
     def _end_overdue(self, client: Client) -> None:
         if client.out:

@@ -13,6 +13,7 @@ from zlay import logs
 from zlay.api.compression import compressed
 from zlay.api.connection import Upgrade
 from zlay.api.message import Request, Response, XrpcError, error_response
+from zlay.latency import answer_soon
 
 if TYPE_CHECKING:
     import socket
@@ -96,6 +97,7 @@ class HandlerPool[Client]:
 
     def run(self) -> None:
         """Answers until `stop`."""
+        answer_soon()
         while (item := self._work.get()) is not None:
             client, request = item
             self._report(client, self._answer(client, request))

@@ -4,8 +4,8 @@ Promises: a client that is slow, silent or idle costs one connection's memory an
 headers, bodies, answers and time are bounded, for each client and for all; an answer that a client does not take stops
 the reading of its next request; who sends many requests at once has four of them answered and then waits for its next
 turn; what a pool cannot take is answered 503; health answers come from the epoll thread itself, so they do not wait
-for anything. A WebSocket upgrade leaves with its socket. The internal port has connections and handlers of its own:
-what strangers do on the public one cannot keep operators out.
+for anything. A WebSocket upgrade leaves with its socket. The internal port has connections and handlers of its own, and
+its turn comes after every few events of the public one: what strangers do there cannot keep operators out.
 Threads: `_loop` runs in one thread and owns every connection; handlers run in others and give their answers back
 through a list and an eventfd. `stop` and `close` belong to the thread that runs the relay.
 """
@@ -47,7 +47,8 @@ STOP_DEADLINE_S = 1.0  # for answers under way when the server stops
 SWEEP_S = 1.0
 ACCEPT_PAUSE_S = 0.5  # when descriptors have run out
 ACCEPTS_AT_ONCE = 64  # then the connections get their turn
-EVENTS_AT_ONCE = 256
+AT_ONCE = {True: 256, False: 4}  # events, answers of handlers, turns: strangers' take up to 0.5 ms each
+STOP_TURN_S = 0.05
 
 
 log = logs.get("http")
@@ -65,19 +66,21 @@ class HttpServer:
     ) -> None:
         """Binds. Raises StartError when a port is taken or an address is not ours."""
         self._router = router
-        self._epoll = select.epoll()
+        # By port, as all that follows. The public port's is in the other one, too, so that one wait is for both.
+        self._epolls = {True: select.epoll(), False: select.epoll()}
+        self._epolls[True].register(self._epolls[False].fileno(), select.EPOLLIN)
         self._ring_lock = threading.Lock()  # guards `_wake`: no late handler may ring a descriptor that is another's
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epolls[True].register(self._wake, select.EPOLLIN)
         self._listeners: dict[int, tuple[socket.socket, bool]] = {}
-        self._done: deque[tuple[Client, Response | None]] = deque()
+        self._done: dict[bool, deque[tuple[Client, Response | None]]] = {True: deque(), False: deque()}
         self._pools = {
             False: self._pool("http-handler", HANDLERS, MAX_WAITING),
             True: self._pool("http-internal", INTERNAL_HANDLERS, MAX_INTERNAL_WAITING),
         }
         self._stopping = threading.Event()
         self._accept_after = 0.0
-        self._conversations = Conversations(router, Proxies(trusted_proxies), self._epoll, submit=self._submit)
+        self._conversations = Conversations(router, Proxies(trusted_proxies), self._epolls, submit=self._submit)
         self.addresses: list[tuple[str, int]] = []
         try:
             for address, port, is_internal in listeners:
@@ -99,7 +102,7 @@ class HttpServer:
     def _listen(self, address: str, port: int, is_internal: bool) -> None:
         sock = listen(address, port)
         self._listeners[sock.fileno()] = (sock, is_internal)
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._epolls[is_internal].register(sock.fileno(), select.EPOLLIN)
         self.addresses.append((address, sock.getsockname()[1]))
 
     @property
@@ -132,7 +135,8 @@ class HttpServer:
         """After `stop`, when the epoll thread has ended or never ran: gives the descriptors back."""
         self._close_listeners()
         self._conversations.close()
-        self._epoll.close()
+        for epoll in self._epolls.values():
+            epoll.close()
         with self._ring_lock:
             if self._wake >= 0:
                 os.close(self._wake)
@@ -141,7 +145,7 @@ class HttpServer:
     # --- handler threads ---
 
     def _hand_back(self, client: Client, response: Response | None) -> None:
-        self._done.append((client, response))
+        self._done[client.is_internal].append((client, response))
         self._ring()
 
     def _ring(self) -> None:
@@ -156,11 +160,7 @@ class HttpServer:
         answer_soon()
         sweep_at = time.monotonic() + SWEEP_S
         while not self._stopping.is_set():
-            wait_s = 0.0 if self._conversations.has_queued else max(0.0, min(SWEEP_S, sweep_at - time.monotonic()))
-            for fd, events in self._epoll.poll(wait_s, EVENTS_AT_ONCE):
-                self._event(fd, events)
-            self._finish_done()
-            self._conversations.go_on()
+            self._turn(max(0.0, min(SWEEP_S, sweep_at - time.monotonic())))
             now = time.monotonic()
             if self._accept_after and now >= self._accept_after:
                 self._go_on_accepting()
@@ -177,14 +177,23 @@ class HttpServer:
     def _finish_under_way(self) -> None:
         """Lets go of who waits for nothing, and gives the others' answers a moment."""
         until = time.monotonic() + STOP_DEADLINE_S
-        while True:
-            self._finish_done()
-            if not self._conversations.close_waiting() or time.monotonic() >= until:
-                break
-            for fd, events in self._epoll.poll(0.05, EVENTS_AT_ONCE):
+        self._turn(0.0)
+        while self._conversations.close_waiting() and time.monotonic() < until:
+            self._turn(STOP_TURN_S)
+
+    def _turn(self, wait_s: float) -> None:
+        """What there is to do on the internal port, then some of what there is on the public one."""
+        if self._conversations.has_queued or any(self._done.values()):
+            wait_s = 0.0
+        for is_internal, most in AT_ONCE.items():
+            for fd, events in self._epolls[is_internal].poll(wait_s if is_internal else 0.0, most):
                 self._event(fd, events)
+            self._finish_done(is_internal, most)
+            self._conversations.go_on(most, is_internal=is_internal)
 
     def _event(self, fd: int, events: int) -> None:
+        if fd == self._epolls[False].fileno():
+            return  # its turn comes
         if fd == self._wake:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
@@ -198,9 +207,10 @@ class HttpServer:
     def _submit(self, client: Client, request: Request | Upgrade) -> bool:
         return self._pools[client.is_internal].submit(client, request)
 
-    def _finish_done(self) -> None:
-        while self._done:
-            client, response = self._done.popleft()
+    def _finish_done(self, is_internal: bool, most: int) -> None:
+        done = self._done[is_internal]
+        for _ in range(min(most, len(done))):
+            client, response = done.popleft()
             self._pools[client.is_internal].finished()
             self._conversations.answered(client, response)
 
@@ -218,8 +228,7 @@ class HttpServer:
                 if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._accept_after = time.monotonic() + ACCEPT_PAUSE_S
                     self.tally.refuse("no_descriptors")
-                    for fd in self._listeners:
-                        self._epoll.modify(fd, 0)
+                    self._listen_for(0)
                     log.warn_rate("accept", "no more connections can be accepted just now", error=exc.strerror)
                     return
                 continue  # the client was gone before it was accepted
@@ -227,5 +236,8 @@ class HttpServer:
 
     def _go_on_accepting(self) -> None:
         self._accept_after = 0.0
-        for fd in self._listeners:
-            self._epoll.modify(fd, select.EPOLLIN)
+        self._listen_for(select.EPOLLIN)
+
+    def _listen_for(self, events: int) -> None:
+        for fd, (_, is_internal) in self._listeners.items():
+            self._epolls[is_internal].modify(fd, events)

@@ -2,7 +2,8 @@
 
     python -m zlay.bench.crowd PORT COUNT KIND PATH     ends with its standard input
 
-`silent` send nothing, `idle` one request and take its answer, `slow` a letter of a head every second. A line "ready"
+`silent` send nothing, `idle` one request and take its answer, `slow` a letter of a head every second, `greedy` as many
+requests as the server takes, thirty in one go, reading what it answers. A line "ready"
 says that all are there. Clients come from as many loopback addresses as keep each below the server's limit for one.
 """
 
@@ -16,13 +17,15 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Self
 
 from zlay.errors import LocalFault
 
 __all__ = ["KINDS", "Crowd"]
 
-KINDS = ("silent", "idle", "slow")
+KINDS = ("silent", "idle", "slow", "greedy")
+BLOCK = 30  # requests of a greedy client in one go
 OF_ONE_ADDRESS = 2_000
 RESET = struct.pack("ii", 1, 0)  # no TIME_WAIT: a minute's runs would use up the machine's ports
 AT_ONCE = 500  # connections, then the server catches up
@@ -87,11 +90,17 @@ def _drip(sock: socket.socket) -> None:
         sock.send(b"x")
 
 
+def _take_and_ask(sock: socket.socket, block: bytes) -> None:
+    for step in (partial(sock.recv, 1 << 16), partial(sock.send, block)):
+        with contextlib.suppress(OSError):
+            step()
+
+
 def _main(port: str, count: str, kind: str, path: str) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     head = f"GET {path} HTTP/1.1\r\nHost: relay\r\n".encode()
-    first = {"silent": b"", "idle": head + b"\r\n", "slow": head + b"X-Padding: "}[kind]
+    first = {"silent": b"", "idle": head + b"\r\n", "slow": head + b"X-Padding: ", "greedy": b""}[kind]
     clients: list[socket.socket] = []
     while len(clients) < int(count):
         clients += [_connect(int(port), len(clients) + n) for n in range(min(AT_ONCE, int(count) - len(clients)))]
@@ -104,7 +113,13 @@ def _main(port: str, count: str, kind: str, path: str) -> None:
             for sock in group:
                 assert sock.recv(4096).startswith(b"HTTP/1.1 200")
     print("ready", flush=True)
-    while not select.select([sys.stdin], [], [], 0.0 if kind == "slow" else None)[0]:
+    for sock in clients:
+        sock.setblocking(False)
+    while not select.select([sys.stdin], [], [], 0.0 if kind in ("slow", "greedy") else None)[0]:
+        if kind == "greedy":
+            for sock in clients:
+                _take_and_ask(sock, (head + b"\r\n") * BLOCK)
+            continue
         began = time.monotonic()
         for number, sock in enumerate(clients):
             _drip(sock)

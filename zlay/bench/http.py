@@ -1,11 +1,12 @@
 """`http`: what thousands of idle and slow HTTP clients cost a relay, and what they do to others.
 
 So many clients connect to a relay without hosts, from several addresses of this machine. `http` is the 99th percentile
-of health answers on the metrics port while each of them sends a letter of a request every second; `http.cpu` the
-relay's processor time in a second of that. `http.idle_memory` and `http.slow_memory` are the resident memory of the
-relay's process with clients that wait between two requests, and with such that drip, less what it was before, for each;
-`threads_more` in the parameters how many threads they cost. Bounds: what an orchestrator forgives; a core; 4 KiB.
-Buffers of sockets are the kernel's and do not count.
+of health answers on the metrics port while each of them sends a letter of a request every second; `http.greedy` while
+200 of them pipeline requests on the public port as fast as they are answered. `http.cpu` is the relay's processor time
+in a second of the former, `http.idle_memory` and `http.slow_memory` the resident memory of its process with clients
+that wait between two requests, and with such that drip, less what it was before, for each; `threads_more` in the
+parameters says how many threads they cost. Bounds: what an orchestrator forgives; a core; 4 KiB. Buffers of sockets are
+the kernel's and do not count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,6 +40,7 @@ HEALTH_MS = 50.0
 MEMORY_KIB = 4.0
 KIB = 1024
 ASK_EVERY_S = 0.005
+GREEDY = 200  # clients; as few as one keep the server's thread busy
 COUNT_S = 30.0
 
 
@@ -53,8 +56,10 @@ def measure(arguments: argparse.Namespace) -> Report:
         raise ValueError("--clients and --seconds are above 0")
     idle = [_Run("idle", arguments) for _ in range(arguments.runs)]
     slow = [_Run("slow", arguments) for _ in range(arguments.runs)]
+    greedy = [_Run("greedy", arguments, GREEDY) for _ in range(arguments.runs)]
     figures = [
         cost("http", statistics.median(run.health_ms for run in slow), "ms", HEALTH_MS, 1.0),
+        cost("http.greedy", statistics.median(run.health_ms for run in greedy), "ms", HEALTH_MS, 1.0),
         cost("http.cpu", statistics.median(run.cpu_per_s for run in slow), "cpu s/s", 1.0, 1.0),
         cost("http.idle_memory", statistics.median(run.memory_kib for run in idle), "KiB", MEMORY_KIB, 1.0),
         cost("http.slow_memory", statistics.median(run.memory_kib for run in slow), "KiB", MEMORY_KIB, 1.0),
@@ -66,7 +71,8 @@ def measure(arguments: argparse.Namespace) -> Report:
 class _Run:
     """One relay and one crowd before it. Raises LocalFault when not all can be connected, or stay."""
 
-    def __init__(self, kind: str, arguments: argparse.Namespace) -> None:
+    def __init__(self, kind: str, arguments: argparse.Namespace, most: int = sys.maxsize) -> None:
+        clients = min(most, arguments.clients)
         with (
             tempfile.TemporaryDirectory(prefix="zlay-bench-") as folder,
             RelayChild(Path(folder), SETTINGS) as relay,
@@ -77,14 +83,14 @@ class _Run:
             before, threads = process.memory_info().rss, process.num_threads()
             port = urlsplit(relay.public).port
             assert port is not None
-            with Crowd(port, arguments.clients, kind):
-                asker.wait_connections(arguments.clients)
+            with Crowd(port, clients, kind):
+                asker.wait_connections(clients)
                 begun, began = cpu_s(relay.process.pid), time.monotonic()
                 self.health_ms = asker.milliseconds(arguments.seconds)
                 self.cpu_per_s = (cpu_s(relay.process.pid) - begun) / (time.monotonic() - began)
-                self.memory_kib = (process.memory_info().rss - before) / KIB / arguments.clients
+                self.memory_kib = (process.memory_info().rss - before) / KIB / clients
                 self.threads = process.num_threads() - threads
-                asker.wait_connections(arguments.clients)  # none has been let go meanwhile
+                asker.wait_connections(clients)  # none has been let go meanwhile
 
 
 class _Asker:
