@@ -278,8 +278,7 @@ class Registry:
                     with self._lock:
                         added.append(self._enter(row).id)
         self._announce(added)
-        with self._lock:
-            return [_copy(self._by_name[host.hostname]) for host in wanted]
+        return [entry for host in wanted if (entry := self.find(host.hostname)) is not None]
 
     def wake(self, host_id: int) -> None:
         """Has a host without connection dialled now, whatever its back-off; at most once in WAKE_INTERVAL_S."""
