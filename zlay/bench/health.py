@@ -7,12 +7,14 @@ PORT` asks until its standard input ends, then prints a line of JSON; `serve` pr
 from __future__ import annotations
 
 import json
+import random
 import select
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zlay.errors import LocalFault
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BareServer", "Health", "free_port"]
 
+LOWEST_PORT = 10_000
+TRIES = 100
 PAUSE_S = 0.01  # between two questions
 TIMEOUT_S = 10.0
 START_S = 30.0
@@ -32,10 +36,13 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that was free a moment ago, and is none that connections get. LocalFault."""
+    given_out_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(TRIES):
+        port = random.randrange(LOWEST_PORT, max(LOWEST_PORT + 1, given_out_from))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise LocalFault("no port is free")
 
 
 class _Child:
