@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from zlay.relay import Relay
 
-__all__ = ["Housekeeping"]
+__all__ = ["GC_THRESHOLD", "GC_THRESHOLD_AT_START", "Housekeeping"]
 
 TICK_S = 1.0
 GIL_S = 60.0  # R10
 COLLECT_S = 300.0  # the automatic trigger can stall on 3.13.5; a pass takes milliseconds
+FIRST_COLLECT_S = 30.0  # after the dials of a start
+GC_THRESHOLD = 50_000  # objects made before the collector looks at all of them by itself, every thread held; some 10 MB
+GC_THRESHOLD_AT_START = 200_000  # until FIRST_COLLECT_S: what the dials of a start make stays
 TRIM_POOL_S = 5.0
 RETAIN_S = 10.0
 COUNTS_S = 30.0
@@ -42,7 +45,7 @@ class Housekeeping:
         self._disk_fault: str | None = None  # as told last
         duties: list[tuple[float, Callable[[], object]]] = [
             (GIL_S, self._check_gil),
-            (COLLECT_S, gc.collect),
+            (COLLECT_S, self._collect),
             (TRIM_POOL_S, pool.trim),
             (RETAIN_S, self._retain),
             (COUNTS_S, self._count_accounts),
@@ -54,8 +57,9 @@ class Housekeeping:
         if relay.config.malloc_trim_interval:
             duties.append((relay.config.malloc_trim_interval, libc.trim))
         self._duties = duties
-        # The first pass comes after an interval: a start has just made one, and is in the middle of its dials.
-        self._due = [time.monotonic() + COLLECT_S if duty is gc.collect else 0.0 for _, duty in duties]
+        # A start has just collected, and is in the middle of its dials.
+        first_collect_s = time.monotonic() + FIRST_COLLECT_S
+        self._due = [first_collect_s if duty == self._collect else 0.0 for _, duty in duties]
 
     def run(self) -> None:
         """Until `stop`."""
@@ -76,6 +80,10 @@ class Housekeeping:
     def ask_report(self, reason: str) -> None:
         """A memory report at the next tick; fit for a signal handler."""
         self._report_reason = reason
+
+    def _collect(self) -> None:
+        gc.collect()
+        gc.set_threshold(GC_THRESHOLD)
 
     def _check_gil(self) -> None:
         if not gil.is_off():

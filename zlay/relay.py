@@ -38,7 +38,7 @@ from zlay.hosts.resync import Resync
 from zlay.hosts.seeds import Seeder
 from zlay.hosts.status_check import StatusChecker
 from zlay.hosts.view import view_of
-from zlay.housekeeping import Housekeeping
+from zlay.housekeeping import GC_THRESHOLD_AT_START, Housekeeping
 from zlay.identity.mirror import Mirror
 from zlay.identity.resolver import Resolver
 from zlay.memory.leaks import LeakTrace
@@ -72,7 +72,6 @@ THREADS_DEADLINE_S = 1.5
 CONSUMERS_DEADLINE_S = 1.0
 CLOCK_WAIT_S = 1.0  # a start waits so long for a directory's time; one that comes later counts, too
 MIB = 1 << 20
-GC_THRESHOLD = 50_000  # objects made before the collector looks at all of them by itself, every thread held; some 10 MB
 
 log = logs.get("relay")
 
@@ -266,7 +265,7 @@ class Relay:
         for n, seeder in enumerate(self.seeders):
             spawn(f"seeder-{n}", seeder.run)
         gc.collect()
-        gc.set_threshold(GC_THRESHOLD)
+        gc.set_threshold(GC_THRESHOLD_AT_START)
         gc.freeze()  # what start-up made stays: collections need not look at it again
         for (address, port), what in zip(self.http.addresses, ("firehose", "metrics and admin"), strict=True):
             log.info("listening", address=address, port=port, serves=what)

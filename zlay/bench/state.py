@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from zlay.bench.changes import Changes, new_hosts, uid_of
 from zlay.bench.cluster import Cluster
 from zlay.bench.report import Figure, Report, in_turn, rate
-from zlay.relay import GC_THRESHOLD
+from zlay.housekeeping import GC_THRESHOLD
 from zlay.state.postgresql import PostgresStore
 from zlay.state.sqlite import CHECKPOINT_PAGES, WRITER_CACHE_KIB, SqliteStore
 from zlay.state.store import ACCOUNT, REPO
