@@ -312,9 +312,13 @@ def test_a_slow_subscriber_loses_nothing() -> None:
 
 
 def test_hosts_with_addresses_of_their_own() -> None:
-    """With --spread each host has a loopback address, and documents name it."""
+    """With --spread each host has a loopback address, which no other simulation takes, and documents name it."""
     with SimProcess("--hosts", "3", "--accounts", "3", "--spread", "--start", "now", "--events", "20") as process:
-        assert process.hosts == [f"127.1.0.{index}:2583" for index in (1, 2, 3)]
+        network = process.hosts[0].removesuffix(".0.1:2583")
+        assert network.startswith("127.")
+        assert process.hosts == [f"{network}.0.{index}:2583" for index in (1, 2, 3)]
+        with SimProcess("--hosts", "2", "--accounts", "2", "--spread", "--events", "2") as other:
+            assert not set(process.hosts) & set(other.hosts)
         process.wait_generated(20, TIMEOUT_S)
         with Wire(process.hosts[0], 0) as wire:
             assert wire.frame() == events_of(process)[0].frame

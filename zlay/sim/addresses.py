@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Addresses"]
 
-FIRST_LOOPBACK = "127.1.0.1"  # hosts with an address of their own: this one and those after it
+NETWORKS = 200  # 127.1.0.0 and so on: one for each simulation on this machine whose hosts have their own addresses
 SPREAD_PORT = 2583  # the usual port of a PDS, for hosts with an address of their own
 DESCRIPTORS_PER_HOST = 3  # listener, subscriber, and a query now and then
 
@@ -30,10 +30,29 @@ def _raise_descriptor_limit(hosts: int) -> None:
         raise SettingError(f"hosts: {hosts} need {hosts * DESCRIPTORS_PER_HOST} descriptors; the hard limit is {hard}")
 
 
-def _loopback(index: int) -> str:
-    """The address of a host that has one of its own."""
-    first = int.from_bytes(socket.inet_aton(FIRST_LOOPBACK), "big")
-    return socket.inet_ntoa((first + index).to_bytes(4, "big"))
+class _Network:
+    """Addresses 127.N.0.1 and those after it, which no other simulation on this machine takes meanwhile."""
+
+    def __init__(self) -> None:
+        """SettingError where as many simulations run already."""
+        self._claim = socket.socket(socket.AF_UNIX)
+        for number in range(1, NETWORKS + 1):
+            try:
+                self._claim.bind(f"\0zlay-sim-127.{number}")  # goes with the process
+            except OSError:
+                continue
+            self._first = int.from_bytes(socket.inet_aton(f"127.{number}.0.1"), "big")
+            return
+        self._claim.close()
+        raise SettingError(f"spread: {NETWORKS} simulations have addresses of their own already")
+
+    def address(self, index: int) -> str:
+        """Of a host."""
+        return socket.inet_ntoa((self._first + index).to_bytes(4, "big"))
+
+    def close(self) -> None:
+        """Others may take the addresses."""
+        self._claim.close()
 
 
 class Addresses:
@@ -45,6 +64,7 @@ class Addresses:
         self._server = server
         self._settings = settings
         self._next_port = settings.port
+        self._network = _Network() if settings.spread else None
         self.hosts: list[tuple[str, str]] = []
         self.host_sockets: list[socket.socket | None] = []
         self._dead: dict[int, DeadHost | None] = dict.fromkeys(dead_among(settings.hosts, settings.dead))
@@ -68,8 +88,8 @@ class Addresses:
         return port
 
     def _add_host(self, index: int) -> None:
-        spread = self._settings.spread
-        name = _loopback(index) if spread else self._settings.host_name
+        spread = self._network is not None
+        name = self._settings.host_name if self._network is None else self._network.address(index)
         sock: socket.socket | None = None
         if index in self._dead:
             address, port = (name, SPREAD_PORT) if spread else (self._settings.address, self._take_port())
@@ -89,10 +109,11 @@ class Addresses:
     def _certify(self, index: int, name: str) -> ssl.SSLContext:
         """A certificate for this host and those that follow."""
         assert self._authority is not None
-        if not self._settings.spread:
+        network = self._network
+        if network is None:
             return self._context or self._authority.context([("DNS", name), ("IP", self._settings.address)])
         count = min(NAMES_PER_CERTIFICATE, self._settings.hosts - index)
-        return self._authority.context([("IP", _loopback(index + more)) for more in range(count)])
+        return self._authority.context([("IP", network.address(index + more)) for more in range(count)])
 
     def close(self) -> None:
         """Ends the dead hosts, and removes the authority, if there is one."""
@@ -101,6 +122,8 @@ class Addresses:
                 host.close()
         if self._authority is not None:
             self._authority.close()
+        if self._network is not None:
+            self._network.close()
 
     def called(self) -> list[str]:
         """What a relay must be told to dial each host: its name, or with TLS its URL."""

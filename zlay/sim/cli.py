@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host-name", default=_DEFAULTS.host_name, help="name of the hosts in DID documents, before the port")
     add("--port", type=int, default=0, help="first port: hosts, PLC, upstream, control in a row; 0 = any")
     add(
-        "--spread", action="store_true", help="a loopback address for each host (127.1.0.1:2583 ...) in place of a port"
+        "--spread", action="store_true", help="a loopback address for each host (127.N.0.1:2583 ...) in place of a port"
     )
     add("--rtt-ms", type=float, default=0.0, help="every round trip takes so much longer, those of a dial too")
     add("--dead", type=int, default=0, help="so many of the hosts refuse connections, or are silent")
