@@ -274,13 +274,14 @@ def test_request_crawl_refuses_and_keeps_nothing(live: LiveRelay, public: Client
     for bad in ("a b", "https://a.example.com/path", "ftp://a.example.com", "a" * 400, "user@host.example.com"):
         assert refused(crawl(public, bad), 400, "BadRequest")
     assert refused(public.request("POST", SYNC + "requestCrawl", body=b"x"), 400, "InvalidRequest")
+    # Not localhost: these ports may be those of hosts that other tests have added by that name.
     with FakeHttp(lambda *_: reply(500)) as broken:
-        assert refused(crawl(public, f"localhost:{broken.port}"), 400, "HostNotFound")
-    assert refused(crawl(public, f"localhost:{broken.port}"), 400, "HostNotFound")  # nobody listens any more
+        assert refused(crawl(public, f"127.0.0.1:{broken.port}"), 400, "HostNotFound")
+    assert refused(crawl(public, f"127.0.0.1:{broken.port}"), 400, "HostNotFound")  # nobody listens any more
     with FakeHttp(lambda *_: reply_json({"did": "did:web:x"}, Server="indigo (atproto-relay)")) as relay:
-        assert refused(crawl(public, f"localhost:{relay.port}"), 400, "BadRequest")
+        assert refused(crawl(public, f"127.0.0.1:{relay.port}"), 400, "BadRequest")
     for port in (broken.port, relay.port):
-        assert live.relay.host(f"localhost:{port}") is None
+        assert live.relay.host(f"127.0.0.1:{port}") is None
 
 
 def test_request_crawl_of_a_banned_domain(live: LiveRelay, public: Client) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
-import threading
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -83,32 +84,36 @@ def test_this_process() -> None:
     assert told["parts"]["files"] > 5 * MIB
 
 
+GROWN = """
+import json, mmap, threading
+from zlay.memory import ledger
+def parts():
+    told = ledger.report()
+    return {**told["parts"], "rest": told["remainder"] + told["parts"]["malloc_pieces"]}
+before = parts()
+kept = [bytes(n) for n in [1000] * 40_000]
+done = threading.Event()
+threads = [threading.Thread(target=done.wait) for _ in range(100)]
+for thread in threads:
+    thread.start()
+block = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for n in range(0, 64 << 20, 4096):
+    block[n] = 1
+during = parts()
+done.set()
+print(json.dumps({name: during[name] - before[name] for name in before}))
+"""
+
+
 @pytest.mark.measures
 def test_parts_grow_with_what_they_are_for() -> None:
     """Python's objects, threads' stacks and mappings of nobody show where they belong."""
-
-    def parts() -> dict[str, int]:
-        told = ledger.report()
-        return {**told["parts"], "rest": told["remainder"] + told["parts"]["malloc_pieces"]}
-
-    before = parts()
-    kept = [bytes(n) for n in [1000] * 40_000]
-    done = threading.Event()
-    threads = [threading.Thread(target=done.wait) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    block = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for n in range(0, 64 * MIB, 4096):
-        block[n] = 1
-    during = parts()
-    done.set()
-    block.close()
-    for thread in threads:
-        thread.join()
-    assert during["python"] - before["python"] > 30 * MIB
-    assert during["thread_stacks"] - before["thread_stacks"] >= 100 * 4096
-    assert 60 * MIB < during["rest"] - before["rest"] < 80 * MIB
-    assert len(kept) == 40_000
+    # A process of its own: this one has room that other tests have given back.
+    done = subprocess.run([sys.executable, "-c", GROWN], capture_output=True, text=True, timeout=60, check=True)
+    grown = json.loads(done.stdout)
+    assert grown["python"] > 30 * MIB
+    assert grown["thread_stacks"] >= 100 * 4096
+    assert 60 * MIB < grown["rest"] < 80 * MIB
 
 
 def test_peaks_stay() -> None:

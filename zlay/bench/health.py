@@ -10,21 +10,18 @@ import json
 import random
 import select
 import socket
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
 
+from zlay.bench.processes import Child
 from zlay.errors import LocalFault
 from zlay.latency import answer_soon
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 __all__ = ["BareServer", "Health", "free_port"]
 
+MODULE = "zlay.bench.health"
 LOWEST_PORT = 10_000
 TRIES = 100
 PAUSE_S = 0.01  # between two questions
@@ -45,36 +42,7 @@ def free_port() -> int:
     raise LocalFault("no port is free")
 
 
-class _Child:
-    """A process of this module. A context manager; one thread."""
-
-    def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-m", "zlay.bench.health", *words]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-
-    def _line(self) -> Any:
-        """What it says next. LocalFault."""
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], START_S)
-        line = self._process.stdout.readline() if readable else ""
-        if not line:
-            raise LocalFault("a process that asks for health is silent")
-        return json.loads(line)
-
-
-class Health(_Child):
+class Health(Child):
     """Asks over a new connection each time, as probes do.
 
     `answers_ms`: from connecting to the end of the answer; what is refused because nobody listens yet is no answer.
@@ -84,17 +52,16 @@ class Health(_Child):
 
     def __init__(self, port: int) -> None:
         """Begins at once. LocalFault."""
-        super().__init__("ask", str(port))
+        super().__init__(MODULE, "ask", str(port))
         self.answers_ms: list[float] = []
         self.first_s: float | None = None
         self.failures = 0
-        self._line()
+        self.line(START_S)
 
     def stop(self) -> None:
         """Asks no more. LocalFault."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        found = self._line()
+        self.tell_no_more()
+        found = json.loads(self.line(START_S))
         self.answers_ms, self.first_s, self.failures = found["answers_ms"], found["first_s"], found["failures"]
 
     def worst_ms(self) -> float:
@@ -107,13 +74,13 @@ class Health(_Child):
         return taken[len(taken) * 99 // 100] if taken else 0.0
 
 
-class BareServer(_Child):
+class BareServer(Child):
     """Answers each connection at once."""
 
     def __init__(self) -> None:
         """`port`: where. LocalFault."""
-        super().__init__("serve")
-        self.port = int(self._line())
+        super().__init__(MODULE, "serve")
+        self.port = int(json.loads(self.line(START_S)))
 
 
 def _ask_all_along(port: int) -> dict[str, object]:

@@ -8,18 +8,16 @@ BYTES from each.
 from __future__ import annotations
 
 import resource
-import select
 import socket
-import subprocess
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from zlay._fast.pumps import drain
+from zlay.bench.processes import Child
 from zlay.errors import LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 __all__ = ["ENDLESS", "Readers", "upgraded_socket"]
 
@@ -33,7 +31,7 @@ UPGRADE = (
 )
 
 
-class Readers:
+class Readers(Child):
     """The child, from the parent's side. A context manager; one thread.
 
     The child connects while the parent goes on: `connected` waits for it.
@@ -41,8 +39,7 @@ class Readers:
 
     def __init__(self, port: int, targets: Sequence[str], wanted_bytes: int = ENDLESS) -> None:
         """One socket for each target, "" = without an upgrade. `wanted_bytes`: of each; ENDLESS = until the end."""
-        command = [sys.executable, "-m", "zlay.bench.readers", str(port), str(wanted_bytes), *targets]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        super().__init__("zlay.bench.readers", str(port), str(wanted_bytes), *targets)
 
     def connected(self) -> None:
         """Waits until every socket is connected and upgraded. LocalFault."""
@@ -50,31 +47,15 @@ class Readers:
 
     def go(self) -> None:
         """Has the child read."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self.tell("go")
 
     def done(self) -> None:
         """Waits until every socket has brought all. LocalFault."""
         self._expect("done", DRAIN_S)
 
     def _expect(self, word: str, timeout_s: float) -> None:
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        if not readable or self._process.stdout.readline().strip() != word:
-            raise LocalFault(f"the readers are not {word}; their words, if any, stand above")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+        if self.line(timeout_s) != word:
+            raise LocalFault(f"the readers are not {word}")
 
 
 def upgraded_socket(port: int, target: str) -> socket.socket:
