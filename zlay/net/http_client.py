@@ -272,8 +272,8 @@ class _Connection:
         """Raises TimeoutError, OSError, h11.RemoteProtocolError or HttpFault."""
         self.answered = False
         self._sock.settimeout(_left_s(deadline))
-        parts = (self._http.send(request), self._http.send(h11.Data(data=content)), self._http.send(h11.EndOfMessage()))
-        self._sock.sendall(b"".join(part or b"" for part in parts))
+        said: list[h11.Event] = [request, *([h11.Data(data=content)] if content else []), h11.EndOfMessage()]
+        self._sock.sendall(b"".join(self._http.send(event) or b"" for event in said))
         head: h11.Response | None = None
         body = bytearray()
         while True:
