@@ -87,7 +87,7 @@ def test_readers_drain_what_they_are_sent() -> None:
             readers.connected()
             readers.go()
             sock.close()
-            with pytest.raises(LocalFault, match="not done"):
+            with pytest.raises(LocalFault, match="says nothing"):
                 readers.done()
     for sock in sockets:
         sock.close()
