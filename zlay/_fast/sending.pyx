@@ -109,6 +109,16 @@ cdef void sending_cut(Consumer *c) noexcept nogil:
     _settle(c)
 
 
+cdef void _lead_by(Consumer *c, uint8_t *lead, uint32_t n) noexcept nogil:
+    """A frame of all consumers in the place of the last lead, which has been sent."""
+    if c.lead_owned:
+        zl_free(c.lead)
+    c.lead = lead
+    c.lead_n = n
+    c.lead_at = 0
+    c.lead_owned = False
+
+
 cdef void sending_finish(Consumer *c, int reason, uint16_t code, const char *text, uint8_t *lead, uint32_t lead_n,
                          uint64_t deadline_us) noexcept nogil:
     """End in order: the frame being sent, then lead (if any) and a close frame, then wait for the consumer's."""
@@ -121,12 +131,7 @@ cdef void sending_finish(Consumer *c, int reason, uint16_t code, const char *tex
     c.close_code = code
     strncpy(c.close_reason, text, sizeof(c.close_reason) - 1)
     if c.lead_at == c.lead_n and lead != NULL:       # half of an info frame cannot be taken back: no error frame then
-        if c.lead_owned:
-            zl_free(c.lead)
-        c.lead = lead
-        c.lead_n = lead_n
-        c.lead_at = 0
-        c.lead_owned = False
+        _lead_by(c, lead, lead_n)
     if c.range.offset < c.range.end:
         sending_cut(c)
 
@@ -172,12 +177,7 @@ cdef void _begin_later(Consumer *c) noexcept nogil:
     if c.told_outdated:
         return
     c.told_outdated = True
-    if c.lead_owned:
-        zl_free(c.lead)
-    c.lead = _outdated
-    c.lead_n = _outdated_n
-    c.lead_at = 0
-    c.lead_owned = False
+    _lead_by(c, _outdated, _outdated_n)
 
 
 cdef int sending_flush(Consumer *c, uint64_t now) noexcept nogil:
