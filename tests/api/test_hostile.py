@@ -330,6 +330,7 @@ def test_one_client_does_not_take_all_handlers(running: Running, monkeypatch: py
     told = clients[2].request("GET", "/")
     assert (told.status, told.json["error"], told.headers["retry-after"]) == (429, "RateLimitExceeded", "5")
     assert clients[2].request("GET", "/now").status == 200
+    assert refusals(running)["client_full"] == 1
     with _client_from("127.0.0.2", running.public) as other:
         assert other.request("GET", "/").status == 200
     with running.client(internal=True) as inside:

@@ -254,6 +254,7 @@ def test_an_answer_that_nobody_takes_has_a_deadline(running: Running, monkeypatc
         client.send(request_bytes("GET", "/big/50000000"))
         wait_until(lambda: running.server.tally.requests == 1, "the request is read")
         wait_until(lambda: running.server.connections == 0, "the connection is gone")
+        assert refusals(running) == {"slow_reader": 1}
 
 
 def test_answers_nobody_takes_are_bounded_together(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +272,7 @@ def test_answers_nobody_takes_are_bounded_together(running: Running, monkeypatch
         wait_until(lambda count=count: answered() == count, "it is answered")
         assert unsent.bytes < 50_000_000
     assert running.server.connections < 4
+    assert refusals(running) == {"unsent_full": 4 - running.server.connections}
     assert len(clients[-1].answer().body) == 20_000_000
     with pytest.raises((EOFError, ConnectionResetError)):
         clients[0].answer()
@@ -298,6 +300,7 @@ def test_requests_over_what_the_pool_holds_are_told_so(running: Running, monkeyp
             client.send(request_bytes("GET", "/take", UPGRADE) + request_bytes("GET", "/") * 600)  # no deep recursion
             for _ in range(601):
                 assert client.answer().status == 503
+            assert refusals(running) == {"handlers_full": 602}
         with running.client(internal=True) as client:
             assert client.request("GET", "/").status == 200
         echo(running).gate.set()
@@ -386,6 +389,7 @@ def test_running_out_of_descriptors_pauses_accepting(running: Running) -> None:
             late.connect(running.public)  # into the backlog
             late.sendall(request_bytes("GET", "/now"))
             wait_until(lambda: running.server._accept_after > 0, "accepting is paused")
+            assert refusals(running).keys() == {"no_descriptors"}
             assert early.request("GET", "/").status == 200
         finally:
             for fd in spare:
